@@ -1,0 +1,93 @@
+"""The Mixture-of-Transformers decoder: two experts in every layer, one attention over the tokens of both.
+
+The experts' tokens travel as two tensors, so that each expert is a plain sequence of products on its own
+rows and nothing is gathered or scattered. In a dense model the second expert *is* the first; in a MoE model
+it shares everything but the MLP.
+
+Letters: U und tokens, G gen tokens, T either, N query heads, M key/value heads, H head width, D model width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from bagel.model.attention import QKV, Attend
+from bagel.model.config import Layers, LLMConfig
+from bagel.model.layers import RMSNorm, Rotary, SwiGLU, rotate
+
+Angles = tuple[Tensor, Tensor]
+
+
+class Expert(nn.Module):
+    """One expert's half of a layer: everything but the attention itself. Query, key and value are one
+    product: rows [q; k; v] of one weight."""
+
+    def __init__(self, config: LLMConfig) -> None:
+        super().__init__()
+        width, self.head_dim = config.hidden_size, config.head_dim
+        self.heads = (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
+        self.input_norm = RMSNorm(width, config.rms_norm_eps)
+        self.qkv = nn.Linear(width, sum(self.heads) * self.head_dim)
+        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
+        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
+        self.o = nn.Linear(config.num_attention_heads * self.head_dim, width, bias=False)
+        self.post_norm = RMSNorm(width, config.rms_norm_eps)
+        self.mlp = SwiGLU(width, config.intermediate_size)
+
+    def project(self, x: Tensor, angles: Angles) -> QKV:
+        """x [T, D] -> normalised, rotated queries and keys, and values."""
+        q, k, v = self.qkv(self.input_norm(x)).unflatten(-1, (-1, self.head_dim)).split(self.heads, dim=1)
+        return QKV(rotate(self.q_norm(q), *angles), rotate(self.k_norm(k), *angles), v)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Adds what attention gave [T, N, H] and the MLP's answer to the residual stream x [T, D]."""
+        x = x + self.o(attended.flatten(1))
+        return x + self.mlp(self.post_norm(x))
+
+    def share_all_but_mlp(self, other: Expert) -> None:
+        for name, module in other.named_children():
+            if name != "mlp":
+                setattr(self, name, module)
+
+
+class Block(nn.Module):
+    """One layer: each expert projects its tokens, all tokens attend, each expert finishes its own."""
+
+    def __init__(self, config: LLMConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.und = Expert(config)
+        self.gen = self.und if config.layers is Layers.DENSE else Expert(config)
+        if config.layers is Layers.MOE:
+            self.gen.share_all_but_mlp(self.und)
+
+    def forward(
+        self, und: Tensor, gen: Tensor, und_angles: Angles, gen_angles: Angles, attend: Attend
+    ) -> tuple[Tensor, Tensor]:
+        und_seen, gen_seen = attend(
+            self.layer, self.und.project(und, und_angles), self.gen.project(gen, gen_angles)
+        )
+        return self.und.finish(und, und_seen), self.gen.finish(gen, gen_seen)
+
+
+class Decoder(nn.Module):
+    """The layers and the final norms. Both experts always run, on no tokens too: under FSDP every rank must
+    gather and reduce the same weights."""
+
+    def __init__(self, config: LLMConfig) -> None:
+        super().__init__()
+        self.rotary = Rotary(config.head_dim, config.rope_theta)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
+        self.und_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        dense = config.layers is Layers.DENSE
+        self.gen_norm = self.und_norm if dense else RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, und: Tensor, gen: Tensor, position: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
+        """und [U, D], gen [G, D], position int64 [U + G] -> the residual stream after the last layer, before
+        the final norms (`und_norm`, `gen_norm`)."""
+        cos, sin = self.rotary(position)
+        split = len(und)
+        und_angles, gen_angles = (cos[:split], sin[:split]), (cos[split:], sin[split:])
+        for block in self.layers:
+            und, gen = block(und, gen, und_angles, gen_angles, attend)
+        return und, gen
