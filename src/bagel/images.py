@@ -77,9 +77,7 @@ def _check_file_size(image: Image.Image, name: str) -> None:
 
 def _too_large(name: str, pixels: str) -> InputError:
     limit = MAX_FILE_PIXELS // 1_000_000
-    return InputError(
-        f"{name} has {pixels} pixels; at most {limit} million are decoded. Scale it down first."
-    )
+    return InputError(f"{name} has {pixels} pixels; at most {limit} million are decoded. Scale it down first.")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -206,8 +206,6 @@ def _spans(runs: Sequence[_Run]) -> tuple[Span, ...]:
     for run in runs:
         next_gen = gen + run.segment.num_gen
         next_und = und + run.segment.length - run.segment.num_gen
-        spans.append(
-            Span(slice(und, next_und), slice(gen, next_gen), run.sample, run.segment.kind is Kind.TEXT)
-        )
+        spans.append(Span(slice(und, next_und), slice(gen, next_gen), run.sample, run.segment.kind is Kind.TEXT))
         und, gen = next_und, next_gen
     return tuple(spans)

@@ -41,8 +41,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, mask: Tenso
     num_q, num_k = len(q), len(k)
     if causal and num_q > 1 and num_q != num_k:  # SDPA's own causal flag aligns the first query, not the last
         mask = torch.ones(num_q, num_k, dtype=torch.bool, device=q.device).tril(num_k - num_q)
+    heads_first = [x.transpose(0, 1)[None] for x in (q, k, v)]
     out = F.scaled_dot_product_attention(
-        *(x.transpose(0, 1)[None] for x in (q, k, v)),
+        heads_first[0],
+        heads_first[1],
+        heads_first[2],
         attn_mask=mask,
         is_causal=causal and num_q > 1 and mask is None,
         enable_gqa=q.shape[1] != k.shape[1],
@@ -86,9 +89,7 @@ def _block_mask(layout: Layout) -> Any:
     )  # fmt: skip
 
     def rule(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return may_attend(
-            order[q], sample[q], segment[q], full[q], order[k], sample[k], segment[k], hidden[k]
-        )
+        return may_attend(order[q], sample[q], segment[q], full[q], order[k], sample[k], segment[k], hidden[k])
 
     size = len(layout)
     return create_block_mask(rule, B=None, H=None, Q_LEN=size, KV_LEN=size, device=order.device)

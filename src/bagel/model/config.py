@@ -44,9 +44,7 @@ class LLMConfig:
 
     def __post_init__(self) -> None:
         _divides(self.num_attention_heads, self.hidden_size, "num_attention_heads", "hidden_size")
-        _divides(
-            self.num_key_value_heads, self.num_attention_heads, "num_key_value_heads", "num_attention_heads"
-        )
+        _divides(self.num_key_value_heads, self.num_attention_heads, "num_key_value_heads", "num_attention_heads")
         _divides(4, self.hidden_size, "4", "hidden_size (the 2-D sine table needs it)")
 
 
@@ -159,9 +157,7 @@ class ModelConfig:
         parts: dict[str, Any] = {
             "llm": _build(LLMConfig, llm, folder / "llm_config.json"),
             "vit": _build(ViTConfig, _read_json(folder / "vit_config.json"), folder / "vit_config.json"),
-            "vae": _build(
-                VAEConfig, _read_json(folder / "ae_config.json", required=False), folder / "ae_config.json"
-            ),
+            "vae": _build(VAEConfig, _read_json(folder / "ae_config.json", required=False), folder / "ae_config.json"),
         }
         if "image_transforms" in own:
             parts["images"] = _image_rules(own["image_transforms"], folder / "config.json")
@@ -233,16 +229,12 @@ def _build(cls: type[T], data: Mapping[str, Any], path: Path) -> T:
     missing = [
         name
         for name, f in declared.items()
-        if name not in values
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
+        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise CheckpointError(f"{path} does not say {', '.join(missing)}; add it from the original model.")
     try:
-        return cls(
-            **{key: _as_declared(declared[key].type, key, value, path) for key, value in values.items()}
-        )
+        return cls(**{key: _as_declared(declared[key].type, key, value, path) for key, value in values.items()})
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}.") from None
 
@@ -262,9 +254,7 @@ def _as_declared(declared: Any, key: str, value: Any, path: Path) -> Any:
 def _image_rules(data: Any, path: Path) -> ImageRules:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: image_transforms must be an object with `vae` and `vit`.")
-    return ImageRules(
-        **{name: _build(ResizeRule, data[name], path) for name in ("vae", "vit") if name in data}
-    )
+    return ImageRules(**{name: _build(ResizeRule, data[name], path) for name in ("vae", "vit") if name in data})
 
 
 def _divides(divisor: int, value: int, divisor_name: str, value_name: str) -> None:

@@ -64,9 +64,7 @@ class Block(nn.Module):
     def forward(
         self, und: Tensor, gen: Tensor, und_angles: Angles, gen_angles: Angles, attend: Attend
     ) -> tuple[Tensor, Tensor]:
-        und_seen, gen_seen = attend(
-            self.layer, self.und.project(und, und_angles), self.gen.project(gen, gen_angles)
-        )
+        und_seen, gen_seen = attend(self.layer, self.und.project(und, und_angles), self.gen.project(gen, gen_angles))
         return self.und.finish(und, und_seen), self.gen.finish(gen, gen_seen)
 
 

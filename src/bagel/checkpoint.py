@@ -1,0 +1,381 @@
+"""Official folders, read and written. Here alone live the published names of tensors.
+
+A model is built on the meta device; names and shapes are compared with the files' headers before anything
+is allocated; then each parameter is allocated once, in its final dtype on its final device, and filled from
+the memory-mapped files. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bagel.errors import CheckpointError
+from bagel.model.bagel import BagelModel
+from bagel.model.config import ModelConfig
+from bagel.model.layers import sine_half_table
+from bagel.model.vae import VAE
+from bagel.tokens import Tokenizer
+
+WEIGHTS, VAE_WEIGHTS = "ema.safetensors", "ae.safetensors"
+COMPUTED = {"latent_pos_embed.pos_embed", "vit_pos_embed.pos_embed"}
+"""Fixed sine tables that official files store. They are computed, so that a model loads with another
+`max_latent_size` than it was saved with."""
+
+Report = Callable[[int, int], None]
+"""Called with (bytes read so far, bytes in all) while loading."""
+
+
+@dataclass
+class Checkpoint:
+    """A folder, loaded."""
+
+    config: ModelConfig
+    model: BagelModel
+    vae: VAE
+    tokenizer: Tokenizer
+
+
+def load(folder: Path, device: torch.device, dtype: torch.dtype, report: Report | None = None) -> Checkpoint:
+    """Loads an official folder (or one with `model.safetensors`, or sharded with an index).
+
+    Raises CheckpointError, once, with all that is wrong with the tensors and the likely cause.
+    """
+    config = read_config(folder)
+    tokenizer = Tokenizer.from_folder(folder)
+    model, vae = build(config, len(tokenizer))
+    weights, vae_weights = TensorFiles.of_model(folder), TensorFiles([folder / VAE_WEIGHTS])
+    model_pieces, vae_pieces = (
+        pieces(model),
+        {name: Piece(name, 0, None) for name, _ in vae.named_parameters()},
+    )
+    check(model, model_pieces, weights, config)
+    check(vae, vae_pieces, vae_weights, config)
+    total, done = weights.num_bytes + vae_weights.num_bytes, 0
+    vae_dtype = torch.float32 if dtype is torch.float16 else dtype
+    for module, plan, files, kind in (
+        (model, model_pieces, weights, dtype),
+        (vae, vae_pieces, vae_weights, vae_dtype),
+    ):
+        for read in _fill(module, plan, files, device, kind):
+            done += read
+            if report:
+                report(done, total)
+    return Checkpoint(config, model, vae, tokenizer)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"there is no model folder {str(folder)!r}; give the path of a BAGEL folder, or fetch one with "
+            "`bagel download`."
+        )
+    return ModelConfig.from_folder(folder)
+
+
+def build(config: ModelConfig, num_tokens: int = 0) -> tuple[BagelModel, VAE]:
+    """Model and autoencoder without memory, on the meta device. A tokenizer with more ids than the embedding
+    table has rows makes the table grow."""
+    with torch.device("meta"):
+        model, vae = BagelModel(config), VAE(config.vae)
+        if num_tokens > config.llm.vocab_size:
+            width = config.llm.hidden_size
+            model.embed = nn.Embedding(num_tokens, width)
+            model.lm_head = nn.Linear(width, num_tokens, bias=False)
+    return model.requires_grad_(False).eval(), vae.requires_grad_(False).eval()
+
+
+# --- published names -----------------------------------------------------------------------------------
+
+
+class Piece(NamedTuple):
+    """Where a published tensor lies in a parameter of ours: rows start : start + rows (None: all of it)."""
+
+    parameter: str
+    start: int
+    rows: int | None
+
+
+_LAYER = r"decoder\.layers\.(\d+)\.(und|gen)\."
+_OURS = r"language_model.model.layers.\1."
+_NAMES: list[tuple[str, tuple[str, ...]]] = [
+    (r"embed\.weight", ("language_model.model.embed_tokens.weight",)),
+    (r"lm_head\.weight", ("language_model.lm_head.weight",)),
+    (r"decoder\.(und|gen)_norm\.weight", (r"language_model.model.norm{\1}.weight",)),
+    (_LAYER + r"input_norm\.weight", (_OURS + r"input_layernorm{\2}.weight",)),
+    (_LAYER + r"post_norm\.weight", (_OURS + r"post_attention_layernorm{\2}.weight",)),
+    (_LAYER + r"qkv\.(.*)", tuple(_OURS + rf"self_attn.{x}_proj{{\2}}.\3" for x in "qkv")),
+    (_LAYER + r"([qk]_norm)\.weight", (_OURS + r"self_attn.\3{\2}.weight",)),
+    (_LAYER + r"o\.weight", (_OURS + r"self_attn.o_proj{\2}.weight",)),
+    (_LAYER + r"mlp\.gate_up\.weight", tuple(_OURS + rf"mlp{{\2}}.{x}_proj.weight" for x in ("gate", "up"))),
+    (_LAYER + r"mlp\.down\.weight", (_OURS + r"mlp{\2}.down_proj.weight",)),
+    (r"connector\.(.*)", (r"connector.\1",)),
+    (r"latent_in\.(.*)", (r"vae2llm.\1",)),
+    (r"latent_out\.(.*)", (r"llm2vae.\1",)),
+    (r"time\.mlp\.fc1\.(.*)", (r"time_embedder.mlp.0.\1",)),
+    (r"time\.mlp\.fc2\.(.*)", (r"time_embedder.mlp.2.\1",)),
+    (r"vit\.patch\.(.*)", (r"vit_model.vision_model.embeddings.patch_embedding.\1",)),
+    (r"vit\.position\.(.*)", (r"vit_model.vision_model.embeddings.position_embedding.\1",)),
+    (r"vit\.post_norm\.(.*)", (r"vit_model.vision_model.post_layernorm.\1",)),
+    (
+        r"vit\.layers\.(\d+)\.qkv\.(.*)",
+        tuple(rf"vit_model.vision_model.encoder.layers.\1.self_attn.{x}_proj.\2" for x in "qkv"),
+    ),
+    (r"vit\.layers\.(\d+)\.o\.(.*)", (r"vit_model.vision_model.encoder.layers.\1.self_attn.out_proj.\2",)),
+    (r"vit\.layers\.(\d+)\.norm(\d)\.(.*)", (r"vit_model.vision_model.encoder.layers.\1.layer_norm\2.\3",)),
+    (r"vit\.layers\.(\d+)\.mlp\.(.*)", (r"vit_model.vision_model.encoder.layers.\1.mlp.\2",)),
+]
+
+
+def published_names(parameter: str) -> tuple[str, ...]:
+    """The published tensors that make up one of our parameters, stacked by rows: two for gate_up, three for
+    qkv, else one. `{und}` and `{gen}` in the table stand for the suffix of the expert."""
+    for pattern, names in _NAMES:
+        match = re.fullmatch(pattern, parameter)
+        if match:
+            expanded = (match.expand(name) for name in names)
+            return tuple(name.replace("{und}", "").replace("{gen}", "_moe_gen") for name in expanded)
+    raise KeyError(parameter)
+
+
+def pieces(model: BagelModel) -> dict[str, Piece]:
+    """Every published tensor of a model and where it goes. A parameter that both experts share is und's."""
+    heads = model.config.llm.num_attention_heads, *[model.config.llm.num_key_value_heads] * 2
+    plan: dict[str, Piece] = {}
+    for parameter, value in model.named_parameters():
+        names = published_names(parameter)
+        if len(names) == 1:
+            plan[names[0]] = Piece(parameter, 0, None)
+            continue
+        shares = heads if parameter.startswith("decoder") and len(names) == 3 else (1,) * len(names)
+        start = 0
+        for name, share in zip(names, shares, strict=True):
+            rows = len(value) * share // sum(shares)
+            plan[name] = Piece(parameter, start, rows)
+            start += rows
+    return plan
+
+
+# --- files ---------------------------------------------------------------------------------------------
+
+
+class TensorFiles:
+    """The tensors of one or several safetensors files, memory-mapped."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.num_bytes = 0
+        self._where: dict[str, Any] = {}
+        for path in paths:
+            try:
+                handle = safe_open(path, framework="pt", device="cpu")
+                self.num_bytes += path.stat().st_size
+            except FileNotFoundError:
+                raise CheckpointError(f"{path.parent} has no {path.name}; copy or download it again.") from None
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(
+                    f"{path} is truncated or no safetensors file ({error}); copy or download it again."
+                ) from None
+            self._where.update(dict.fromkeys(handle.keys(), handle))
+
+    @classmethod
+    def of_model(cls, folder: Path) -> TensorFiles:
+        """`ema.safetensors` if there, else `model.safetensors`, else the shards of an index."""
+        for name in (WEIGHTS, "model.safetensors"):
+            if (folder / name).exists():
+                return cls([folder / name])
+        for index in sorted(folder.glob("*.safetensors.index.json")):
+            return cls(_shards(index))
+        raise CheckpointError(
+            f"{folder} has no weights: {WEIGHTS}, model.safetensors or *.safetensors.index.json; copy or download "
+            "them again."
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._where[name].get_slice(name).get_shape())
+
+    def read(self, name: str) -> Tensor:
+        return self._where[name].get_tensor(name)
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{index} is no index of shards ({error!r}); copy it again.") from None
+    outside = [name for name in names if Path(name).name != name]
+    missing = [name for name in names if not (index.parent / name).exists()]
+    if outside or missing:
+        raise CheckpointError(
+            f"{index} names {', '.join(map(repr, (outside or missing)[:5]))}, "
+            f"{'outside its folder' if outside else 'not there'}; copy or download the shards again."
+        )
+    return [index.parent / name for name in names]
+
+
+# --- comparing and filling -------------------------------------------------------------------------------
+
+
+def check(module: nn.Module, plan: Mapping[str, Piece], files: TensorFiles, config: ModelConfig) -> None:
+    """Compares names and shapes; raises one CheckpointError with everything that differs."""
+    parameters = dict(module.named_parameters())
+    stored = set(files) - COMPUTED
+    missing, unexpected = sorted(plan.keys() - stored), sorted(stored - plan.keys())
+    misshapen = []
+    for name in sorted(plan.keys() & stored):
+        wanted = _wanted_shape(name, plan[name], parameters, config)
+        if files.shape(name) != wanted and not _is_convolution(name, files.shape(name), wanted):
+            misshapen.append(f"{name} {list(files.shape(name))} instead of {list(wanted)}")
+    if missing or unexpected or misshapen:
+        kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+        lists = "; ".join(f"{len(names)} {kind}: {_shorten(names)}" for kind, names in kinds if names)
+        raise CheckpointError(
+            f"the weights do not fit the configuration. {_cause(missing, unexpected, misshapen)} Tensors {lists}."
+        )
+
+
+def _wanted_shape(name: str, piece: Piece, parameters: Mapping[str, Tensor], config: ModelConfig) -> tuple[int, ...]:
+    """A table that grew for new tokens is stored at the size that the configuration says."""
+    shape = parameters[piece.parameter].shape
+    rows = config.llm.vocab_size if piece.parameter in _GROWING else piece.rows or shape[0]
+    return (rows, *shape[1:])
+
+
+_GROWING = ("embed.weight", "lm_head.weight")
+
+
+def _is_convolution(name: str, stored: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """A raw SigLIP stores its patch embedding as a convolution [out, C, p, p]."""
+    return name.endswith("patch_embedding.weight") and len(stored) == 4 and (
+        stored[0], stored[1] * stored[2] * stored[3]
+    ) == wanted  # fmt: skip
+
+
+def _shorten(names: list[str], most: int = 6) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _cause(missing: list[str], unexpected: list[str], misshapen: list[str]) -> str:
+    """The likeliest mistake behind a misfit; each was reported by users of the official code."""
+
+    def all_missing(*marks: str) -> bool:
+        return bool(missing) and all(any(mark in name for mark in marks) for name in missing)
+
+    if all_missing("vit_model", "connector"):
+        return (
+            "It looks like a fine-tune for generation alone (no ViT, no connector): export it onto the original "
+            "folder with `bagel export`."
+        )
+    if all_missing("_moe_gen", "vae2llm", "llm2vae", "time_embedder"):
+        return (
+            "It looks like a fine-tune for understanding alone (no generation expert): export it onto the original "
+            "folder with `bagel export`."
+        )
+    if misshapen and len(misshapen) > 3:
+        return (
+            "It looks like another backbone (a 0.5B one, say, where fine-tuning began from the wrong default): "
+            "copy the llm_config.json and vit_config.json that the weights were trained with."
+        )
+    if any("pos" in name for name in misshapen):
+        return (
+            "A position table has another size: check max_latent_size and vit_max_num_patch_per_side in config.json "
+            "and image_size in vit_config.json."
+        )
+    if any("layers" in name for name in (*missing, *unexpected)):
+        return "The number or kind of layers differs: check num_hidden_layers (and `layers` in config.json)."
+    return "The files may belong to another model, or be incomplete: copy or download them again."
+
+
+def _fill(
+    module: nn.Module,
+    plan: Mapping[str, Piece],
+    files: TensorFiles,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Iterator[int]:
+    """Allocates each parameter and copies its tensors into it; yields the bytes read."""
+    sources: dict[str, list[tuple[str, Piece]]] = defaultdict(list)
+    for name, piece in plan.items():
+        sources[piece.parameter].append((name, piece))
+    shared = {id(value): name for name, value in module.named_parameters()}
+    filled: dict[str, nn.Parameter] = {}
+    for owner in module.modules():
+        for key, empty in list(owner._parameters.items()):
+            if empty is None or id(empty) not in shared:
+                continue
+            name = shared[id(empty)]
+            if name not in filled:
+                value = torch.empty(empty.shape, dtype=dtype, device=device)
+                for source, piece in sources[name]:
+                    yield _copy(files.read(source), value, piece)
+                filled[name] = nn.Parameter(value, requires_grad=False)
+            owner._parameters[key] = filled[name]
+
+
+@torch.no_grad()
+def _copy(stored: Tensor, parameter: Tensor, piece: Piece) -> int:
+    if stored.ndim == 4 and parameter.ndim == 2:
+        stored = stored.permute(0, 2, 3, 1).flatten(1)
+    end = piece.start + (piece.rows or len(stored))
+    parameter[piece.start : end].copy_(stored)
+    if end < len(parameter) and piece.rows is None:  # rows for tokens that the tokenizer had to add
+        parameter[end:] = stored.float().mean(0).to(parameter.dtype)
+    return stored.numel() * stored.element_size()
+
+
+# --- saving ----------------------------------------------------------------------------------------------
+
+
+def published_tensors(model: BagelModel) -> dict[str, Tensor]:
+    """All tensors of a model under their published names, the fixed tables too."""
+    parameters = dict(model.named_parameters())
+    tensors = {}
+    for name, piece in pieces(model).items():
+        value = parameters[piece.parameter].detach()
+        tensors[name] = value if piece.rows is None else value[piece.start : piece.start + piece.rows]
+    config, cpu = model.config, torch.device("cpu")
+    for name, side in (
+        ("latent_pos_embed.pos_embed", config.max_latent_size),
+        ("vit_pos_embed.pos_embed", config.vit_max_num_patch_per_side),
+    ):
+        half = sine_half_table(side, config.llm.hidden_size, cpu)
+        row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+        tensors[name] = torch.cat((half[column.flatten()], half[row.flatten()]), dim=-1).to(model.dtype)
+    return tensors
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Writes an official folder: same names, shapes and layout, loadable by the official code. Each file
+    appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in checkpoint.config.to_json().items():
+        _write(folder / name, lambda path, data=data: path.write_text(json.dumps(data, indent=1)))  # type: ignore[misc]
+    checkpoint.tokenizer.save(folder)
+    vae = {name: value.detach() for name, value in checkpoint.vae.named_parameters()}
+    for name, tensors in ((WEIGHTS, published_tensors(checkpoint.model)), (VAE_WEIGHTS, vae)):
+        host = {key: value.to("cpu").contiguous() for key, value in tensors.items()}
+        _write(folder / name, lambda path, host=host: save_file(host, path, {"format": "pt"}))  # type: ignore[misc]
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write(partial)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} could not be written ({error}); free some disk and save again.") from None
+    finally:
+        partial.unlink(missing_ok=True)

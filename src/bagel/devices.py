@@ -1,0 +1,51 @@
+"""Where a model runs and in which numbers."""
+
+from __future__ import annotations
+
+import torch
+
+from bagel.errors import DeviceError, InputError
+
+DTYPES = {
+    "fp32": torch.float32,
+    "float32": torch.float32,
+    "bf16": torch.bfloat16,
+    "bfloat16": torch.bfloat16,
+    "fp16": torch.float16,
+    "float16": torch.float16,
+}
+
+
+def pick_device(name: str | torch.device = "auto") -> torch.device:
+    """`auto`: a GPU if there is one, else Apple's, else the CPU. Raises DeviceError for one that is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device {str(name)!r} is unknown; use auto, cpu, cuda, cuda:1 or mps.") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            built = "" if torch.version.cuda or torch.version.hip else " (this PyTorch is built without GPU support)"
+            raise DeviceError(f"device {device} was asked for, but there are {count} GPUs{built}; use --device cpu.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device mps was asked for, but this machine has no Apple GPU; use --device cpu.")
+    return device
+
+
+def pick_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """`auto`: float32 on the CPU; bfloat16 on a GPU that computes in it, else float16."""
+    if isinstance(name, torch.dtype):
+        return name
+    if name == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+            return torch.float16
+        return torch.bfloat16
+    if name not in DTYPES:
+        raise InputError(f"dtype {name!r} is unknown; use auto, {', '.join(DTYPES)}.")
+    return DTYPES[name]

@@ -1,0 +1,85 @@
+"""What a conversation has read so far: keys and values of every layer, and the next rotary position.
+
+A fork shares its parent's storage and copies nothing. The storage is append-only: whoever comes first
+writes behind what both have read; a second branch that wants the same place moves to storage of its own,
+once. A dropped branch frees its place as soon as nothing refers to it.
+
+Letters: L layers, S places, M key/value heads, H head width.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Hashable
+
+import torch
+from torch import Tensor
+
+from bagel.model.config import LLMConfig
+
+_GRAIN = 256
+
+
+class Store:
+    """Keys and values of up to S tokens in all layers: [L, 2, S, M, H]."""
+
+    def __init__(self, config: LLMConfig, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
+        capacity = -(-capacity // _GRAIN) * _GRAIN
+        shape = (config.num_hidden_layers, 2, capacity, config.num_key_value_heads, config.head_dim)
+        self.tensor = torch.empty(shape, dtype=dtype, device=device)
+        self.contexts: weakref.WeakSet[Context] = weakref.WeakSet()
+
+    @property
+    def capacity(self) -> int:
+        return self.tensor.shape[2]
+
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of one layer, [S, M, H] each; slices of them are written in place."""
+        return self.tensor[index, 0], self.tensor[index, 1]
+
+
+class Context:
+    """A place in a conversation. `length`: tokens kept; `position`: the next rotary position; `history`:
+    what was read, so that two contexts can be told equal."""
+
+    def __init__(self, config: LLMConfig, dtype: torch.dtype, device: torch.device) -> None:
+        self._config = config
+        self._store = Store(config, 0, dtype, device)
+        self._store.contexts.add(self)
+        self.length = self.position = self._reserved = 0
+        self.history: tuple[Hashable, ...] = ()
+
+    def fork(self) -> Context:
+        """A branch that goes on from here; its parent never notices. Copies nothing."""
+        child = object.__new__(Context)
+        child._config, child._store = self._config, self._store
+        child.length, child.position, child.history = self.length, self.position, self.history
+        child._reserved = 0
+        child._store.contexts.add(child)
+        return child
+
+    def reserve(self, count: int) -> Store:
+        """Storage in which places length : length + count are this context's alone to write."""
+        end = self.length + count
+        taken = any(
+            max(other.length, other._reserved) > self.length for other in self._store.contexts if other is not self
+        )
+        if taken or end > self._store.capacity:
+            self._move(end)
+        self._reserved = end
+        return self._store
+
+    def advance(self, tokens: int, positions: int, what: Hashable) -> None:
+        """Keeps what the last pass wrote."""
+        self.length += tokens
+        self.position += positions
+        self.history += (what,)
+
+    def _move(self, needed: int) -> None:
+        old = self._store
+        # Room to grow by half, so that a long text is copied a few times only.
+        new = Store(self._config, max(needed, self.length * 3 // 2), old.tensor.dtype, old.tensor.device)
+        new.tensor[:, :, : self.length] = old.tensor[:, :, : self.length]
+        old.contexts.discard(self)
+        new.contexts.add(self)
+        self._store = new

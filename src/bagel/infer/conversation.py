@@ -1,0 +1,206 @@
+"""A conversation as guidance needs it: three contexts, read side by side, and what may be done with them.
+
+    cond      everything read
+    no_text   cond as it was before the last input text; begins anew after every image
+    no_image  the texts alone
+(upstream `inferencer.py` at 056b5fd). While no image has been read, no_image is a fork of cond and costs
+nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bagel.checkpoint import Checkpoint
+from bagel.errors import InputError
+from bagel.images import patchify, resize, to_image, to_pixels, unpatchify
+from bagel.infer.engine import Engine, Job, Read, Seen
+from bagel.infer.image import COND, NO_IMAGE, NO_TEXT, Guidance, denoise, noise_for, schedule
+from bagel.infer.result import ImageDone, Stats, TextDone
+from bagel.infer.text import Sampler, text_of, write
+from bagel.options import ImageOptions, TextOptions, need
+from bagel.pack import LatentPart, PackRules, TextPart, VitPart
+from bagel.tokens import THINK_PROMPT
+
+_pictures_read = itertools.count()
+
+
+@dataclass
+class Runtime:
+    """A loaded checkpoint and the engine that runs it."""
+
+    checkpoint: Checkpoint
+    engine: Engine
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Runtime:
+        config, tokenizer = checkpoint.config, checkpoint.tokenizer
+        rules = PackRules(
+            tokenizer.start_of_image,
+            tokenizer.end_of_image,
+            config.vit_max_num_patch_per_side,
+            config.max_latent_size,
+            config.interpolate_pos,
+        )
+        return cls(checkpoint, Engine(checkpoint.model, rules))
+
+    def encode(self, image: Image.Image) -> LatentPart:
+        """A picture of legal size as a clean latent segment: the posterior's mean, so that the same picture
+        always reads the same (upstream samples)."""
+        config, vae = self.checkpoint.config, self.checkpoint.vae
+        pixels = to_pixels(image).to(self.checkpoint.model.device)
+        latent = vae.encode(pixels[None])[0]
+        side = config.latent_patch_size
+        return LatentPart(patchify(latent, side), (latent.shape[1] // side, latent.shape[2] // side))
+
+    def look(self, image: Image.Image) -> VitPart:
+        """A picture as a ViT segment; the ViT's size rule is applied to the picture as the VAE sees it."""
+        side = self.checkpoint.config.vit.patch_size
+        pixels = to_pixels(resize(image, self.checkpoint.config.images.vit))
+        return VitPart(patchify(pixels, side), (pixels.shape[1] // side, pixels.shape[2] // side))
+
+    @torch.inference_mode()
+    def decode(self, latent: Tensor, grid: tuple[int, int]) -> Image.Image:
+        """Latent tokens [tokens, 64] of an h x w grid -> the picture."""
+        cells = unpatchify(latent, grid, self.checkpoint.config.latent_patch_size)
+        return to_image(self.checkpoint.vae.decode(cells[None].to(self.checkpoint.model.device))[0])
+
+
+class Conversation:
+    """Reads inputs and makes outputs; every method that needs the model is a job (see `engine`).
+
+    last: the residual stream of the last token read; size: (height, width) of the last picture read.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.cond = runtime.engine.new_context()
+        self.no_text, self.no_image = self.cond.fork(), self.cond.fork()
+        self.last: Tensor | None = None
+        self.size: tuple[int, int] | None = None
+
+    def fork(self) -> Conversation:
+        """A conversation that goes on from here on its own; nothing is copied."""
+        child = object.__new__(Conversation)
+        child.__dict__.update(self.__dict__)
+        for name in ("cond", "no_text", "no_image"):
+            setattr(child, name, getattr(self, name).fork())
+        return child
+
+    # --- reading -----------------------------------------------------------------------------------------
+
+    def read_text(self, text: str, *, is_input: bool = True) -> Job:
+        """`is_input` false: a text that guidance never takes away (a system prompt, the model's own answer)."""
+        before = self.cond.fork()
+        part = TextPart(self.runtime.checkpoint.tokenizer.segment(text))
+        if self.no_image.history == self.cond.history:
+            answer: list[Seen] = yield [Read(self.cond, part)]
+            self.no_image = self.cond.fork()
+        else:
+            answer = yield [Read(self.cond, part), Read(self.no_image, part)]
+        self.last = answer[0].last
+        if is_input:
+            self.no_text = before
+
+    def read_thought(self, text: str) -> Job:
+        """The thought is read as text, tokenised again, by cond alone."""
+        part = TextPart(self.runtime.checkpoint.tokenizer.segment(text))
+        answer: list[Seen] = yield [Read(self.cond, part)]
+        self.last = answer[0].last
+
+    def read_image(self, image: Image.Image, *, latents: bool = True) -> Job:
+        """An RGB picture: for drawing its clean latents, then in any case its ViT features."""
+        image = resize(image, self.runtime.checkpoint.config.images.vae)
+        name = next(_pictures_read)
+        reads = [Read(self.cond, self.runtime.encode(image), what=("latents", name))] if latents else []
+        reads.append(Read(self.cond, self.runtime.look(image), what=("vit", name)))
+        answer: list[Seen] = yield reads
+        self.last = answer[-1].last
+        self.no_text = self.cond.fork()
+        self.size = image.height, image.width
+
+    def read_inputs(self, inputs: Sequence[str | Image.Image], *, latents: bool, think: str | None) -> Job:
+        """All inputs in order, behind the system prompt for thinking before `think` ("text" or "image")."""
+        if think:
+            yield from self.read_text(THINK_PROMPT[think], is_input=False)
+        for item in inputs:
+            yield from (self.read_text(item) if isinstance(item, str) else self.read_image(item, latents=latents))
+
+    # --- writing and drawing -------------------------------------------------------------------------------
+
+    def write(self, options: TextOptions | ImageOptions, seed: int, stats: Stats, *, thought: bool) -> Job:
+        """Writes an answer or a thought behind cond, which stays as it is. Returns a TextDone."""
+        checkpoint = self.runtime.checkpoint
+        max_tokens = need(options.max_tokens)
+        self._check_room(max_tokens)
+        sampler = Sampler(need(options.do_sample), need(options.temperature), seed, checkpoint.model.device)
+        with stats.phase("think" if thought else "write"):
+            ids = yield from write(
+                checkpoint.model, checkpoint.tokenizer, self.cond.fork(), sampler, max_tokens, thought
+            )
+        stats.tokens += len(ids)
+        return TextDone(text_of(checkpoint.tokenizer, ids), ids, thought)
+
+    def draw(self, options: ImageOptions, seed: int, stats: Stats) -> Job:
+        """Draws a picture from here; the contexts stay as they are. Returns an ImageDone."""
+        model = self.runtime.checkpoint.model
+        grid, noise = self._start(options, seed)
+        contexts = {COND: self.cond.fork(), NO_TEXT: self.no_text.fork(), NO_IMAGE: self.no_image.fork()}
+        times = schedule(need(options.num_timesteps), need(options.timestep_shift))
+        with stats.phase("draw"):
+            latent, calls = yield from denoise(
+                model, contexts, noise, grid, times, guidance_of(options), options.step_cache
+            )
+        stats.updates += len(times) - 1
+        stats.model_calls += calls
+        del contexts  # the decoder needs the room
+        with stats.phase("decode"):
+            image = self.runtime.decode(latent, grid)
+        return ImageDone(image, latent.float().cpu(), seed)
+
+    def _start(self, options: ImageOptions, seed: int) -> tuple[tuple[int, int], Tensor]:
+        config = self.runtime.checkpoint.config
+        height, width = picture_size(options, self.size)
+        grid = height // config.latent_stride, width // config.latent_stride
+        if options.noise is None:
+            return grid, noise_for(grid, config.latent_width, seed)
+        noise = torch.as_tensor(options.noise, dtype=torch.float32)
+        if noise.shape != (grid[0] * grid[1], config.latent_width):
+            raise InputError(
+                f"noise is {list(noise.shape)}; a picture of {height} x {width} needs "
+                f"{[grid[0] * grid[1], config.latent_width]}."
+            )
+        return grid, noise
+
+    def _check_room(self, max_tokens: int) -> None:
+        limit = self.runtime.checkpoint.config.llm.max_position_embeddings
+        room = limit - self.cond.position
+        if max_tokens > room:
+            raise InputError(
+                f"max_tokens is {max_tokens}, but of the model's {limit:,} positions only {max(room, 0):,} are left; "
+                "ask for fewer tokens or shorten the input."
+            )
+
+
+def picture_size(options: ImageOptions, last: tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width): as asked, else the last picture's."""
+    height, width = options.height or (last and last[0]), options.width or (last and last[1])
+    if height is None or width is None:
+        raise InputError("height and width are not given, and there is no picture to take them from.")
+    return height, width
+
+
+def guidance_of(options: ImageOptions) -> Guidance:
+    return Guidance(
+        need(options.cfg_text_scale),
+        need(options.cfg_image_scale),
+        need(options.cfg_interval),
+        need(options.cfg_renorm_min),
+        need(options.cfg_renorm_type),
+    )

@@ -1,0 +1,183 @@
+"""The engine: many contexts read or look at something in one pass of the model.
+
+A job (a request on its way) is a generator that yields lists of `Read`, receives what came out of them, and
+yields events on the way. `run` packs what all jobs want next into one pass: prompts being read, tokens being
+written and images being denoised go together, on one copy of the weights.
+
+Letters: D model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bagel.errors import InputError
+from bagel.infer.context import Context, Store
+from bagel.model.attention import QKV, attend
+from bagel.model.bagel import BagelModel
+from bagel.pack import PackRules, Part, TextPart, pack
+from bagel.sequence import Span
+
+
+@dataclass(eq=False)
+class Read:
+    """One thing for one context to read. With `keep` the context goes on behind it; without (an image being
+    denoised) the context stays as it was. `what` names it for comparing contexts; text names itself."""
+
+    context: Context
+    part: Part
+    keep: bool = True
+    what: Hashable = None
+
+
+class Seen(NamedTuple):
+    """The residual stream after a read: of its last und token [1, D], and of its latent tokens [., D]."""
+
+    last: Tensor
+    latents: Tensor
+
+
+Job = Generator[Any, Any, Any]
+"""Yields lists of Read (answered by lists of Seen) and events; returns its result."""
+
+
+class Window(NamedTuple):
+    """Where a span of a pack writes its keys and values in its context's storage, and what it looks back on."""
+
+    store: Store
+    at: int
+    span: Span
+
+
+class CacheAttention:
+    """Attention of a pass over contexts: each span writes its keys and values behind what its context holds
+    and looks at all of it. There is no mask: within a span attention is causal or full, and storage keeps
+    the markers of an image before its latents, which full attention cannot tell."""
+
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self.windows = windows
+
+    def __call__(self, layer: int, und: QKV, gen: QKV) -> tuple[Tensor, Tensor]:
+        und_seen, gen_seen = torch.empty_like(und.q), torch.empty_like(gen.q)
+        for store, at, span in self.windows:
+            rows = [(und, und_seen, span.und), (gen, gen_seen, span.gen)]
+            rows = [row for row in rows if row[2].stop > row[2].start]
+            keys, values = store.layer(layer)
+            end = at
+            for expert, _, rows_of in rows:
+                begin, end = end, end + rows_of.stop - rows_of.start
+                keys[begin:end], values[begin:end] = expert.k[rows_of], expert.v[rows_of]
+            queries = [expert.q[rows_of] for expert, _, rows_of in rows]
+            q = queries[0] if len(queries) == 1 else torch.cat(queries)
+            seen = attend(q, keys[:end], values[:end], causal=span.causal)
+            for (_, out, rows_of), part in zip(rows, seen.split([len(x) for x in queries]), strict=True):
+                out[rows_of] = part
+        return und_seen, gen_seen
+
+
+@dataclass
+class Engine:
+    """Runs reads through the model, at most `max_tokens` new tokens in a pass (a longer read goes alone)."""
+
+    model: BagelModel
+    rules: PackRules
+    max_tokens: int = 16384
+    passes: int = field(default=0, init=False)
+
+    def new_context(self) -> Context:
+        return Context(self.model.config.llm, self.model.dtype, self.model.device)
+
+    @torch.inference_mode()
+    def forward(self, reads: Sequence[Read]) -> list[Seen]:
+        """One answer a read, in order. Two reads of one context in one call are read one after the other.
+
+        Raises InputError where a context would grow beyond the positions that the model knows.
+        """
+        for read in reads:
+            self._check_positions(read)
+        return [seen for batch in self._batches(reads) for seen in self._pass(batch)]
+
+    def _batches(self, reads: Sequence[Read]) -> Iterator[list[Read]]:
+        batch: list[Read] = []
+        tokens = 0
+        for read in reads:
+            length = read.part.segment.length
+            repeated = any(read.context is other.context for other in batch)
+            if batch and (repeated or tokens + length > self.max_tokens):
+                yield batch
+                batch, tokens = [], 0
+            batch.append(read)
+            tokens += length
+        if batch:
+            yield batch
+
+    def _pass(self, reads: Sequence[Read]) -> list[Seen]:
+        self.passes += 1
+        samples, start = [[read.part] for read in reads], [read.context.position for read in reads]
+        inputs = pack(samples, self.rules, start)
+        windows = [
+            Window(reads[span.sample].context.reserve(_length(span)), reads[span.sample].context.length, span)
+            for span in inputs.layout.spans
+        ]
+        und, gen = self.model(inputs.to(self.model.device), CacheAttention(windows))
+        for read in reads:
+            if read.keep:
+                segment = read.part.segment
+                what = tuple(read.part.ids) if isinstance(read.part, TextPart) else read.what
+                read.context.advance(segment.length, segment.positions, what)
+        return [Seen(und[s.und.stop - 1 : s.und.stop], gen[s.gen]) for s in inputs.layout.spans]
+
+    def _check_positions(self, read: Read) -> None:
+        limit = self.model.config.llm.max_position_embeddings
+        end = read.context.position + max(read.part.segment.positions, 1)
+        if end > limit:
+            raise InputError(
+                f"the context would need {end:,} positions, the model knows {limit:,} "
+                "(max_position_embeddings); shorten the text or begin a new session."
+            )
+
+
+def _length(span: Span) -> int:
+    return (span.und.stop - span.und.start) + (span.gen.stop - span.gen.start)
+
+
+def run(engine: Engine, jobs: Sequence[Job]) -> Iterator[tuple[int, Any]]:
+    """Runs jobs side by side to their end; yields (number of the job, event) as events come, and each job's
+    result, wrapped in `Finished`, as its last. Closing this iterator closes the jobs."""
+    wanted: dict[int, Sequence[Read]] = {}
+
+    def resume(index: int, answer: list[Seen] | None) -> Iterator[tuple[int, Any]]:
+        wanted.pop(index, None)
+        try:
+            said = jobs[index].send(answer)
+            while not isinstance(said, list):
+                yield index, said
+                said = jobs[index].send(None)
+            wanted[index] = said
+        except StopIteration as stop:
+            yield index, Finished(stop.value)
+
+    try:
+        for index in range(len(jobs)):
+            yield from resume(index, None)
+        while wanted:
+            order = list(wanted)
+            seen = engine.forward([read for index in order for read in wanted[index]])
+            for index in order:
+                answer, seen = seen[: len(wanted[index])], seen[len(wanted[index]) :]
+                yield from resume(index, answer)
+    finally:
+        for job in jobs:
+            job.close()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job's result."""
+
+    result: Any

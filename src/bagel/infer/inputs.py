@@ -1,0 +1,78 @@
+"""What users hand in, made ready: text told from pictures, pictures opened, sizes checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from bagel.errors import InputError
+from bagel.images import open_image
+from bagel.infer.jobs import Input
+from bagel.model.config import ModelConfig
+from bagel.options import ImageOptions
+
+ImageLike = str | os.PathLike[str] | bytes | Image.Image
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+
+class Text(str):
+    """A string that is text whatever it looks like, even the name of a picture."""
+
+    __slots__ = ()
+
+
+def as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def as_inputs(items: Sequence[Any]) -> list[Input]:
+    """Texts and opened pictures."""
+    if not items:
+        raise InputError("there is nothing to answer; give a question, or pictures and a question.")
+    return [as_input(item) for item in items]
+
+
+def as_input(item: Any) -> Input:
+    if isinstance(item, Text):
+        return checked_text(item)
+    if isinstance(item, str):
+        return open_image(item) if _looks_like_picture(item) else checked_text(item)
+    if isinstance(item, (Image.Image, bytes, os.PathLike)):
+        return open_image(item)
+    raise InputError(f"an input is a {type(item).__name__}; give text, a PIL picture, a path or bytes.")
+
+
+def _looks_like_picture(text: str) -> bool:
+    """A file name of a picture; with blanks in it only if the file is there, since then it may be a sentence."""
+    if "\n" in text or len(text) > 1024 or Path(text).suffix.lower() not in _SUFFIXES:
+        return False
+    return " " not in text or Path(text).exists()
+
+
+def checked_text(text: Any) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"the prompt is a {type(text).__name__}; it must be a string.")
+    if not text.strip():
+        raise InputError("the prompt is empty; say what to draw, change or answer.")
+    return str(text)
+
+
+def check_size(options: ImageOptions, config: ModelConfig) -> ImageOptions:
+    """Raises InputError for a height or width that the model cannot draw."""
+    for name in ("height", "width"):
+        side = getattr(options, name)
+        if side is None:
+            continue
+        if side % config.latent_stride:
+            near = max(round(side / config.latent_stride), 1) * config.latent_stride
+            raise InputError(f"{name} is {side}; it must be a multiple of {config.latent_stride}, {near} for one.")
+        if side > config.max_image_side:
+            raise InputError(
+                f"{name} is {side}; the model's position table ends at {config.max_image_side} "
+                f"(max_latent_size {config.max_latent_size}). Draw a smaller picture."
+            )
+    return options

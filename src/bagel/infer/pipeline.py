@@ -1,0 +1,220 @@
+"""The one object that the command line, the page, the server and the evaluation all call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from PIL import Image
+
+from bagel import checkpoint as checkpoints
+from bagel.devices import pick_device, pick_dtype
+from bagel.errors import InputError
+from bagel.images import open_image
+from bagel.infer import jobs
+from bagel.infer.conversation import Runtime
+from bagel.infer.engine import Finished, Job, run
+from bagel.infer.inputs import ImageLike, as_inputs, as_list, check_size, checked_text
+from bagel.infer.result import Result
+from bagel.infer.session import Session
+from bagel.model.config import ModelConfig
+from bagel.options import ImageOptions, Options, TextOptions, make, settle
+
+Progress = Callable[[int, Any], None]
+"""Called with (number of the request, event) while requests run."""
+
+
+class Bagel:
+    """A loaded model. A list of requests in gives a list of results out, run as one batch, each equal to its
+    run alone."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] = "mini",
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        precision: str | None = None,
+        report: checkpoints.Report | None = None,
+    ) -> Bagel:
+        """model: a folder in the official layout, `mini` (the embedded model), or a hub name that was
+        downloaded before; nothing is fetched. precision: bf16, fp16 or fp32, the numbers the weights are
+        kept and computed in; it wins over dtype. report: called with (bytes read, bytes in all).
+
+        Raises CheckpointError, DeviceError or InputError.
+        """
+        where = pick_device(device)
+        kind = pick_dtype(precision or dtype, where)
+        return cls(Runtime.of(checkpoints.load(find_model(model), where, kind, report)))
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.runtime.checkpoint.config
+
+    # --- requests ----------------------------------------------------------------------------------------
+
+    @overload
+    def draw(self, prompt: str, options: ImageOptions | None = ..., **fields: Any) -> Result: ...
+    @overload
+    def draw(self, prompt: Sequence[str], options: ImageOptions | None = ..., **fields: Any) -> list[Result]: ...
+    def draw(
+        self,
+        prompt: str | Sequence[str],
+        options: ImageOptions | None = None,
+        *,
+        progress: Progress | None = None,
+        **fields: Any,
+    ) -> Result | list[Result]:
+        """A picture of what the prompt says. Any field of ImageOptions may be given by name; for a list of
+        prompts a field may be a list of the same length."""
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        each = self._each(ImageOptions, options, fields, len(prompts), "draw")
+        todo = [jobs.draw(self.runtime, [checked_text(p)], o) for p, o in zip(prompts, each, strict=True)]
+        return self._results(todo, single=isinstance(prompt, str), progress=progress)
+
+    def edit(
+        self,
+        images: ImageLike | Sequence[Any],
+        instruction: str | Sequence[str],
+        options: ImageOptions | None = None,
+        *,
+        progress: Progress | None = None,
+        **fields: Any,
+    ) -> Any:
+        """A picture made from one or several, by an instruction -> Result. With a list of instructions,
+        `images` is a list with the picture or pictures of each -> list of Results."""
+        single = isinstance(instruction, str)
+        instructions = [instruction] if isinstance(instruction, str) else list(instruction)
+        groups = [images] if single else as_list(images)
+        if len(groups) != len(instructions):
+            raise InputError(f"{len(instructions)} instructions were given for {len(groups)} groups of pictures.")
+        each = self._each(ImageOptions, options, fields, len(instructions), "edit")
+        todo = []
+        for group, text, chosen in zip(groups, instructions, each, strict=True):
+            pictures = [open_image(item) for item in as_list(group)]
+            if not pictures:
+                raise InputError("there is no picture to edit; give at least one.")
+            todo.append(jobs.draw(self.runtime, [*pictures, checked_text(text)], chosen))
+        return self._results(todo, single=single, progress=progress)
+
+    def chat(
+        self,
+        inputs: Any,
+        options: TextOptions | None = None,
+        *,
+        progress: Progress | None = None,
+        **fields: Any,
+    ) -> Any:
+        """An answer to text and pictures in any order -> Result. A string that ends like a picture's file name
+        is opened as one (wrap it in `Text` if it is not); a list of lists is several requests -> list."""
+        items = as_list(inputs)
+        several = bool(items) and all(isinstance(item, (list, tuple)) for item in items)
+        requests = [as_inputs(item) for item in items] if several else [as_inputs(items)]
+        each = self._each(TextOptions, options, fields, len(requests), "chat")
+        todo = [jobs.answer(self.runtime, r, o) for r, o in zip(requests, each, strict=True)]
+        return self._results(todo, single=not several, progress=progress)
+
+    def stream(
+        self,
+        inputs: Any,
+        *,
+        output: str | Sequence[str] = "interleaved",
+        image_options: ImageOptions | None = None,
+        text_options: TextOptions | None = None,
+        max_images: int = 8,
+        **fields: Any,
+    ) -> Iterator[Any]:
+        """Events of one request as they happen: TextPiece, TextDone, ImageStep, ImageDone, and Finished with
+        the Result at the end. Closing the iterator stops the work.
+
+        output: "text", "image", "interleaved" (the model decides what comes next and when to stop), or a
+        list of "text" and "image" in the order wanted. A field by name goes to whichever options have it.
+        """
+        parts = as_inputs(as_list(inputs))
+        image = make(ImageOptions, image_options, _known(ImageOptions, fields))
+        text = make(TextOptions, text_options, _known(TextOptions, fields, also=ImageOptions))
+        job = self._stream_job(parts, output, image, text, max_images)
+        return (event for _, event in run(self.runtime.engine, [job]))
+
+    def session(self) -> Session:
+        """A conversation of many turns over one kept context."""
+        return Session(self.runtime)
+
+    # --- parts -------------------------------------------------------------------------------------------
+
+    def _stream_job(
+        self,
+        inputs: list[jobs.Input],
+        output: str | Sequence[str],
+        image: ImageOptions,
+        text: TextOptions,
+        max_images: int,
+    ) -> Job:
+        job = "edit" if any(isinstance(item, Image.Image) for item in inputs) else "draw"
+        presets = self.config.presets
+        if output == "text":
+            return jobs.answer(self.runtime, inputs, settle(text, "chat", presets))
+        settled = check_size(settle(image, job, presets), self.config)
+        if output == "image":
+            return jobs.draw(self.runtime, inputs, settled)
+        if isinstance(output, str) and output != "interleaved":
+            raise InputError(f'output is {output!r}; use "text", "image", "interleaved" or a list of the first two.')
+        plan = jobs.Plan(None if output == "interleaved" else tuple(output), max_images)
+        return jobs.interleave(self.runtime, inputs, plan, settled, settle(text, "chat", presets))
+
+    def _each(
+        self, cls: type[Options], options: Options | None, fields: Mapping[str, Any], count: int, job: str
+    ) -> list[Options]:
+        """The settled options of each request; a list among `fields` holds one value a request."""
+        out: list[Options] = []
+        for index in range(count):
+            own = {name: _share(name, value, index, count) for name, value in fields.items()}
+            settled = settle(make(cls, options, own), job, self.config.presets)
+            if isinstance(settled, ImageOptions):
+                check_size(settled, self.config)
+            out.append(settled)
+        return out
+
+    def _results(self, todo: Sequence[Job], *, single: bool, progress: Progress | None) -> Any:
+        results: dict[int, Result] = {}
+        for index, event in run(self.runtime.engine, todo):
+            if isinstance(event, Finished):
+                results[index] = event.result
+            elif progress:
+                progress(index, event)
+        return results[0] if single else [results[index] for index in range(len(todo))]
+
+
+def find_model(model: str | os.PathLike[str]) -> Path:
+    """The folder of a model: the embedded one by its name, a folder, or a download of a hub name."""
+    if model == "mini":
+        return Path(__file__).parent.parent / "assets" / "random"
+    from bagel.hub import resolve
+
+    return resolve(os.fspath(model))
+
+
+def _share(name: str, value: Any, index: int, count: int) -> Any:
+    """One request's share of a field: lists are spread over the requests, but an interval is two numbers."""
+    one_interval = name == "cfg_interval" and not (value and isinstance(value[0], (list, tuple)))
+    if not isinstance(value, list) or one_interval:
+        return value
+    if len(value) != count:
+        raise InputError(f"{name} has {len(value)} values for {count} requests; give one, or one for each.")
+    return value[index]
+
+
+def _known(cls: type[Any], fields: Mapping[str, Any], also: type[Any] | None = None) -> dict[str, Any]:
+    """The fields that `cls` has; without `also`, those that no options have too, so that `make` names them."""
+    mine = {name: value for name, value in fields.items() if name in cls.__dataclass_fields__}
+    if also is None:
+        unknown = {n: v for n, v in fields.items() if n not in mine and n not in TextOptions.__dataclass_fields__}
+        mine.update(unknown)
+    return mine

@@ -1,0 +1,99 @@
+"""Many turns over one kept context."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from PIL import Image
+
+from bagel.errors import InputError
+from bagel.infer import jobs
+from bagel.infer.conversation import Conversation, Runtime
+from bagel.infer.engine import Finished, Job, run
+from bagel.infer.inputs import as_input, check_size
+from bagel.infer.result import Result
+from bagel.options import ImageOptions, TextOptions, make, settle
+from bagel.tokens import THINK_PROMPT
+
+
+class Session:
+    """Reads text and pictures, draws and answers in any order; what it made is part of what it has read.
+
+    A fork goes on by itself and shares what both have read; leaving the `with` block, or dropping the last
+    reference, frees the context.
+    """
+
+    def __init__(self, runtime: Runtime, conversation: Conversation | None = None) -> None:
+        self._runtime = runtime
+        self._conversation: Conversation | None = conversation or Conversation(runtime)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._conversation = None
+
+    @property
+    def conversation(self) -> Conversation:
+        if self._conversation is None:
+            raise InputError("the session is closed; open a new one with model.session().")
+        return self._conversation
+
+    def fork(self) -> Session:
+        return Session(self._runtime, self.conversation.fork())
+
+    def read(self, item: Any, *, latents: bool = True) -> None:
+        """Text, or a picture (PIL, path, bytes). latents: a picture's latents are read too, which drawing from
+        it needs; answering does not, and without them it reads as in `Bagel.chat`."""
+        value = as_input(item)
+        if isinstance(value, Image.Image):
+            self._run(self.conversation.read_image(value, latents=latents))
+        else:
+            self._run(self.conversation.read_text(value))
+
+    def draw(self, options: ImageOptions | None = None, *, keep: bool = True, **fields: Any) -> Result:
+        """The next picture, as big as the last one read unless told. keep: read it back, so that the next turn
+        goes on from it."""
+        config, size = self._runtime.checkpoint.config, self.conversation.size
+        job = "edit" if size else "draw"
+        settled = check_size(settle(make(ImageOptions, options, fields), job, config.presets), config)
+        result = Result(seed=jobs.seed_of(settled))
+        trial = self.conversation.fork()
+
+        def turn() -> Job:
+            if settled.think:
+                yield from trial.read_text(THINK_PROMPT["image"], is_input=False)
+            yield from jobs.draw_next(trial, settled, result)
+
+        self._run(turn())
+        if keep and result.image is not None:
+            self._run(self.conversation.read_image(result.image))
+        return result
+
+    def say(self, options: TextOptions | None = None, *, keep: bool = True, **fields: Any) -> Result:
+        """The next answer. think, here and in `draw`: the system prompt for thinking is read in this turn alone."""
+        presets = self._runtime.checkpoint.config.presets
+        settled = settle(make(TextOptions, options, fields), "chat", presets)
+        result = Result(seed=jobs.seed_of(settled))
+        trial = self.conversation.fork()
+
+        def turn() -> Job:
+            if settled.think:
+                yield from trial.read_text(THINK_PROMPT["text"], is_input=False)
+            yield from jobs.answer_next(trial, settled, result)
+
+        self._run(turn())
+        if keep and result.text:
+            self._run(self.conversation.read_text(result.text, is_input=False))
+        return result
+
+    def _run(self, job: Job) -> Any:
+        events = [event for _, event in run(self._runtime.engine, [job])]
+        assert isinstance(events[-1], Finished)
+        return events[-1].result

@@ -1,0 +1,91 @@
+"""Writing text: the choice of the next token, the loop, and text as it comes out of byte-level tokens.
+
+Letters: V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bagel.infer.context import Context
+from bagel.infer.engine import Job, Read, Seen
+from bagel.model.bagel import BagelModel
+from bagel.pack import TextPart
+from bagel.tokens import Tokenizer
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """Some more text of an answer, or of a thought."""
+
+    text: str
+    thought: bool = False
+
+
+class Sampler:
+    """Greedy, or a draw from softmax(logits / temperature) by a generator of its own."""
+
+    def __init__(self, do_sample: bool, temperature: float, seed: int, device: torch.device) -> None:
+        self.temperature = temperature if do_sample else None
+        self.generator = torch.Generator(device).manual_seed(seed) if do_sample else None
+
+    def __call__(self, logits: Tensor) -> int:
+        """logits [1, V] -> an id."""
+        if self.temperature is None:
+            return int(logits[0].argmax())
+        odds = torch.softmax(logits[0].float() / self.temperature, dim=-1)
+        return int(torch.multinomial(odds, 1, generator=self.generator))
+
+
+def write(
+    model: BagelModel,
+    tokenizer: Tokenizer,
+    context: Context,
+    sampler: Sampler,
+    max_tokens: int,
+    thought: bool = False,
+) -> Job:
+    """Writes behind `context`, which keeps what is written (pass a fork). Yields TextPieces; returns the ids
+    with the start token and without the closing `<|im_end|>`: at most `max_tokens`, the start counted."""
+    ids, pending = [tokenizer.bos], _Pending(tokenizer)
+    while len(ids) < max_tokens:
+        answer: list[Seen] = yield [Read(context, TextPart(ids[-1:]))]
+        chosen = sampler(model.logits(answer[0].last))
+        if chosen == tokenizer.eos:
+            break
+        ids.append(chosen)
+        if text := pending.push(chosen):
+            yield TextPiece(text, thought)
+    if text := pending.rest():
+        yield TextPiece(text, thought)
+    return ids
+
+
+class _Pending:
+    """Holds tokens back while they end within a character."""
+
+    longest = 8
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.ids: list[int] = []
+
+    def push(self, token: int) -> str:
+        self.ids.append(token)
+        text = self.tokenizer.decode(self.ids)
+        if text.endswith("\N{REPLACEMENT CHARACTER}") and len(self.ids) < self.longest:
+            return ""
+        self.ids.clear()
+        return text
+
+    def rest(self) -> str:
+        return self.tokenizer.decode(self.ids) if self.ids else ""
+
+
+def text_of(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """What was written: everything behind the start token."""
+    return tokenizer.decode(ids[1:])
