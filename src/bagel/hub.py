@@ -22,6 +22,7 @@ from bagel.hub_clients import Client, RemoteFile, Source, connect, held
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _STAGING = ".bagel-download"
 _MARK = ".bagel-download.json"  # whose folder this is, and whether it is whole
+_INDEX = ".safetensors.index.json"
 _HASH_BLOCK = 8 * 2**20
 _log = logging.getLogger(__name__)
 
@@ -105,23 +106,23 @@ def _needed(name: str, listed: list[RemoteFile]) -> list[RemoteFile]:
     if "llm_config.json" not in names or not weights:
         lacking = "llm_config.json" if "llm_config.json" not in names else "safetensors weights"
         raise CheckpointError(f"{name} is not a BAGEL model: its repository holds no {lacking}.")
-    texts = {n for n in names if n.endswith((".json", ".txt")) and not n.startswith(".")}
+    texts = {n for n in names if n.endswith((".json", ".txt")) and not n.endswith(_INDEX)}
     wanted = texts | weights | names & {"ae.safetensors"}
     return sorted((file for file in listed if file.name in wanted), key=lambda file: file.size)
 
 
 def _weights(names: Iterable[str]) -> set[str]:
-    """ema.safetensors, else model.safetensors, else the shards of an index whose shards are all there."""
+    """ema.safetensors, else model.safetensors, else an index whose shards are all there, and these."""
     names = set(names)
     for single in ("ema.safetensors", "model.safetensors"):
         if single in names:
             return {single}
-    for index in sorted(n for n in names if n.endswith(".safetensors.index.json")):
-        stem = re.escape(index.removesuffix(".safetensors.index.json"))
+    for index in sorted(n for n in names if n.endswith(_INDEX)):
+        stem = re.escape(index.removesuffix(_INDEX))
         shard = re.compile(stem + r"-\d+-of-(\d+)\.safetensors")
         found = {n: int(match[1]) for n in names if (match := shard.fullmatch(n))}
         if found and set(found.values()) == {len(found)}:
-            return set(found)
+            return {index, *found}
     return set()
 
 

@@ -171,11 +171,11 @@ def _explain(error: Exception, name: str, source: Source) -> str:
         return f"{hub} is in trouble just now ({status}): wait some minutes and {_AGAIN}."
     if "OfflineMode" in kinds:
         return f"{name} cannot be fetched while HF_HUB_OFFLINE is set: unset it, or give a local folder."
-    if "Timeout" in kinds or "Deadline" in kinds:
-        return f"{hub} did not answer in time: check the network or proxy and {_AGAIN}."
     if "Integrity" in kinds or "SizeMismatch" in kinds or "Consistency check" in str(error):
         return f"{hub} sent a damaged or cut file of {name}: {_AGAIN}."
-    if any(word in kinds for word in ("ConnectionError", "ConnectError", "NetworkError", "ProtocolError")):
+    if "Timeout" in kinds and not ("ConnectionRefused" in kinds or "gaierror" in kinds):
+        return f"{hub} did not answer in time: check the network or proxy and {_AGAIN}."
+    if any(word in kinds for word in ("Timeout", "Connect", "Network", "Protocol")):
         return f"{hub} cannot be reached: check the network or proxy and {_AGAIN}, or try --from {other}."
     first_line = (str(error).strip().splitlines() or ["no message"])[0]
     return f"{hub} could not deliver {name} ({type(error).__name__}: {first_line})."
