@@ -1,0 +1,15 @@
+"""The tasks, each a table from category to the function that drafts a sample of it (None: draw again)."""
+
+from . import arrange, ask, draw, edit, frames, navigate, think, turn
+from .kit import Tasks
+
+TASKS: dict[str, Tasks] = {
+    "draw": draw.CATEGORIES,
+    "ask": ask.CATEGORIES,
+    "edit": edit.CATEGORIES,
+    "reason": arrange.CATEGORIES,
+    "frames": frames.CATEGORIES,
+    "navigate": navigate.CATEGORIES,
+    "turn": turn.CATEGORIES,
+    "think": think.CATEGORIES,
+}
