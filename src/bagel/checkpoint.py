@@ -149,10 +149,13 @@ def published_names(parameter: str) -> tuple[str, ...]:
 
 
 def pieces(model: BagelModel) -> dict[str, Piece]:
-    """Every published tensor of a model and where it goes. A parameter that both experts share is und's."""
+    """Every published tensor of a model and where it goes. A parameter that both experts share is und's;
+    LoRA adapters have files of their own."""
     heads = model.config.llm.num_attention_heads, *[model.config.llm.num_key_value_heads] * 2
     plan: dict[str, Piece] = {}
     for parameter, value in model.named_parameters():
+        if ".adapters." in parameter:
+            continue
         names = published_names(parameter)
         if len(names) == 1:
             plan[names[0]] = Piece(parameter, 0, None)
