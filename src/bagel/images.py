@@ -114,14 +114,23 @@ def resized_size(
     return width, height
 
 
-def resize(image: Image.Image, rule: ResizeRule, num_images: int = 1) -> Image.Image:
-    size = resized_size(*image.size, rule, num_images)
+def resize(image: Image.Image, rule: ResizeRule, num_images: int = 1, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    size = resized_size(*image.size, rule, num_images, max_pixels)
     return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 
 def to_pixels(image: Image.Image) -> Tensor:
     """RGB picture -> float32 [3, H, W] in [-1, 1]."""
-    levels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
+    return from_levels(to_levels(image))
+
+
+def to_levels(image: Image.Image) -> Tensor:
+    """RGB picture -> uint8 [3, H, W], a quarter of the pixels' size: for moving and keeping pictures."""
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
+
+
+def from_levels(levels: Tensor) -> Tensor:
+    """uint8, any shape -> float32 in [-1, 1]."""
     return (levels.float() / 255 - 0.5) / 0.5
 
 

@@ -1,0 +1,176 @@
+"""Packs for one rank: worker processes, exact resume on the same or on another number of ranks and workers.
+
+Every pack brings the state of its worker after it, so that the state of the loader is that of the packs that
+were handed out, whatever lies ready in the queues. (A stateful loader library would keep the workers' states
+in its own sealed form, which cannot be dealt out again to another number of ranks.)
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from bagel.data.config import DataConfig
+from bagel.data.limits import TextTokenizer
+from bagel.data.order import Todo, share_again
+from bagel.data.packing import TrainPack
+from bagel.data.stream import Dataset, Packer, fresh_state
+from bagel.errors import InputError
+from bagel.model.config import ModelConfig
+
+VERSION = 1
+
+
+def open_datasets(config: DataConfig, model: ModelConfig, tokenizer: TextTokenizer) -> list[Dataset]:
+    """Finds all files and counts all rows. Raises InputError, naming the data set."""
+    return [Dataset(config, own, model, tokenizer) for own in config.datasets]
+
+
+class PackLoader:
+    """Iterate for packs, without end. Iterating again goes on after the last pack handed out.
+
+    wait_seconds: spent so far waiting for packs; skipped: rows passed over so far.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        model: ModelConfig,
+        tokenizer: TextTokenizer,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
+    ) -> None:
+        self.datasets = open_datasets(config, model, tokenizer)
+        self._config, self._rank, self._world = config, rank, world_size
+        self._shift = config.timestep_shift or model.timestep_shift
+        self._pin = pin_memory
+        self._lanes = max(1, config.workers)
+        self._states = [fresh_state([d.name for d in self.datasets]) for _ in range(self._lanes)]
+        self._next = 0
+        self.wait_seconds = 0.0
+        self.skipped = 0
+
+    def __iter__(self) -> Iterator[TrainPack]:
+        packs = iter(self._loader())
+        while True:
+            start = time.perf_counter()
+            got = next(packs)
+            self.wait_seconds += time.perf_counter() - start
+            if isinstance(got, _Failure):
+                raise InputError(got.message)
+            self._states[self._next] = dict(got.state)
+            self._next = (self._next + 1) % self._lanes
+            self.skipped += len(got.skipped)
+            yield got
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of this rank, after the last pack handed out; plain values. Save those of all ranks together."""
+        return {
+            "version": VERSION,
+            "rank": self._rank,
+            "world_size": self._world,
+            "workers": self._lanes,
+            "next": self._next,
+            "rows": {dataset.name: dataset.rows for dataset in self.datasets},
+            "consumers": list(self._states),
+        }
+
+    def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Takes the states of all ranks, in any order. With the numbers of ranks and workers of the saved run
+        the packs go on exactly; else every row that was left, or waited in a buffer, is dealt out anew, so
+        that none is lost or seen twice in its epoch. A data set that is new starts at its beginning."""
+        ordered = sorted(states, key=lambda state: state["rank"])
+        saved = self._check(ordered)
+        if (saved["world_size"], saved["workers"]) == (self._world, self._lanes):
+            own = ordered[self._rank]
+            self._states = [self._completed(state) for state in own["consumers"]]
+            self._next = own["next"]
+        else:
+            consumers = [consumer for state in ordered for consumer in state["consumers"]]
+            dealt = self._dealt(consumers)
+            self._states = dealt[self._rank * self._lanes : (self._rank + 1) * self._lanes]
+            self._next = 0
+
+    def _check(self, states: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        if not states or [state["rank"] for state in states] != list(range(states[0]["world_size"])):
+            raise InputError(
+                "the data states of all ranks of the saved run are needed, one of each; resume from a whole checkpoint."
+            )
+        if states[0]["version"] != VERSION:
+            raise InputError(
+                f"the data state has version {states[0]['version']}, this program writes {VERSION}; resume with "
+                "the release that saved it."
+            )
+        for dataset in self.datasets:
+            rows = states[0]["rows"].get(dataset.name, dataset.rows)
+            if rows != dataset.rows:
+                raise InputError(
+                    f"data set {dataset.name!r} had {rows} rows when the run was saved and has {dataset.rows} now; "
+                    "restore it, or give it another name to start it anew."
+                )
+        return states[0]
+
+    def _completed(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        fresh = fresh_state([dataset.name for dataset in self.datasets])
+        return {**state, "todos": {**fresh["todos"], **state["todos"]}}
+
+    def _dealt(self, consumers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """A state for every consumer of this run."""
+        count = self._world * self._lanes
+        draws = max(consumer["draws"] for consumer in consumers)
+        dealt = [{**fresh_state([d.name for d in self.datasets]), "draws": draws} for _ in range(count)]
+        for dataset in self.datasets:
+            todos = [Todo.from_json(c["todos"][dataset.name]) for c in consumers if dataset.name in c["todos"]]
+            if not todos:
+                continue
+            waiting = [(epoch, place) for c in consumers for name, epoch, place in c["waiting"] if name == dataset.name]
+            for state, todo in zip(dealt, share_again(todos, waiting, dataset.rows, count), strict=True):
+                state["todos"][dataset.name] = todo.to_json()
+        return dealt
+
+    def _loader(self) -> DataLoader[TrainPack | _Failure]:
+        workers = self._config.workers
+        packs = _Packs(self.datasets, self._config, self._shift, self._rank, self._world)
+        packs.states, packs.first = list(self._states), self._next
+        fork = "fork" in multiprocessing.get_all_start_methods()
+        return DataLoader(
+            packs,
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=self._pin,
+            prefetch_factor=self._config.prefetch if workers else None,
+            multiprocessing_context=("fork" if fork else None) if workers else None,
+        )
+
+
+class _Failure:
+    """An error of a worker as a value, so that its one sentence arrives without a traceback around it."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+
+class _Packs(IterableDataset[TrainPack | _Failure]):
+    """What a worker runs. The loader takes packs from its workers in turn, from worker 0 on; `first` is the
+    one whose turn it was when the state was taken."""
+
+    def __init__(self, datasets: Sequence[Dataset], config: DataConfig, shift: float, rank: int, world: int) -> None:
+        self._datasets, self._config, self._shift = datasets, config, shift
+        self._rank, self._world = rank, world
+        self.states: list[dict[str, Any]] = []
+        self.first = 0
+
+    def __iter__(self) -> Iterator[TrainPack | _Failure]:
+        info = get_worker_info()
+        lanes = len(self.states)
+        lane = ((info.id if info else 0) + self.first) % lanes
+        consumer, consumers = self._rank * lanes + lane, self._world * lanes
+        try:
+            yield from Packer(self._datasets, self._config, self._shift, consumer, consumers, self.states[lane])
+        except InputError as error:
+            yield _Failure(str(error))

@@ -1,0 +1,194 @@
+"""Samples -> one training pack: the model's input and what it is to learn.
+
+Letters: C labelled rows of the und part, M noised rows of the gen part, G latent tokens, I latent images,
+K pictures to be encoded (a picture that appears noised and clean is encoded once), H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bagel.data.encode import CLEAN, Encoded, Piece
+from bagel.images import from_levels
+from bagel.pack import Pack, PackRules, pack
+from bagel.sequence import Kind, Span
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPack:
+    """A pack and its targets. Rows are in stored order (see `bagel.sequence.Layout`).
+
+    pack: `latents` are empty [G, 0] until the trainer has encoded `picture(k)` and noised it.
+    ce_rows: int64 [C] und rows whose logits have the labels ce_labels: int64 [C], of weight
+        ce_weights: float32 [C]; the loss is sum(ce x weight) / sum(weight), both over all ranks.
+    mse_rows: int64 [M] gen rows with a velocity to learn.
+    levels: uint8, the pixels of all pictures end to end; picture_sizes: (H, W) of each.
+    picture_of: which picture each latent image shows; latent_rows: the gen rows it fills.
+    grids: its tokens, height x width.
+    normals: float32 [I] the draws behind `pack.times`; -inf is a clean image.
+    noise_seeds, picture_seeds: for the noise of each latent image and the sampling of each picture's latents.
+    samples: where each sample came from; sample_lengths: its tokens.
+    counts: tokens by kind (text with markers, vit, latent, ce, mse).
+    skipped: rows passed over since the last pack, by reason. state: of the data, after this pack.
+    """
+
+    pack: Pack
+    ce_rows: Tensor
+    ce_labels: Tensor
+    ce_weights: Tensor
+    mse_rows: Tensor
+    levels: Tensor
+    picture_sizes: tuple[tuple[int, int], ...]
+    picture_of: tuple[int, ...]
+    latent_rows: tuple[slice, ...]
+    grids: tuple[tuple[int, int], ...]
+    normals: Tensor
+    noise_seeds: tuple[int, ...]
+    picture_seeds: tuple[int, ...]
+    samples: tuple[str, ...]
+    sample_lengths: tuple[int, ...]
+    counts: Mapping[str, int]
+    skipped: tuple[str, ...] = ()
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.pack.layout)
+
+    def picture(self, k: int) -> Tensor:
+        """Pixels of a picture, float32 [3, H, W] in [-1, 1], on the device of the pack."""
+        ends = [height * width * 3 for height, width in self.picture_sizes]
+        start = sum(ends[:k])
+        return from_levels(self.levels[start : start + ends[k]].view(3, *self.picture_sizes[k]))
+
+    def padded_pictures(self) -> Tensor:
+        """One picture for each latent image, zero-padded right and below to the largest: [I, 3, H, W], as
+        upstream encodes them."""
+        shown = [self.picture(k) for k in self.picture_of]
+        height, width = (max(image.shape[side] for image in shown) for side in (1, 2))
+        return torch.stack([F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in shown])
+
+    def noise(self, width: int) -> Tensor:
+        """The same noise wherever the sample is packed: float32 [G, width] on the CPU; 0 for clean images."""
+        noise = torch.zeros(len(self.pack.image_of), width)
+        for rows, seed, normal in zip(self.latent_rows, self.noise_seeds, self.normals.tolist(), strict=True):
+            if normal != CLEAN:
+                generator = torch.Generator().manual_seed(seed)
+                noise[rows] = torch.randn(rows.stop - rows.start, width, generator=generator)
+        return noise
+
+    def with_latents(self, latents: Tensor, times: Tensor | None = None) -> TrainPack:
+        """The pack with its latent tokens [G, Z] in place, noised already."""
+        times = self.pack.times if times is None else times
+        return replace(self, pack=replace(self.pack, latents=latents, times=times))
+
+    def to(self, device: torch.device | str) -> TrainPack:
+        """All but `normals` moves; what came from `pin_memory` moves without waiting."""
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in _MOVED}
+        return replace(self, pack=self.pack.to(device), **moved)
+
+    def pin_memory(self) -> TrainPack:
+        """Called by the loader's pinning thread."""
+        return replace(self, pack=_pinned(self.pack), **{name: getattr(self, name).pin_memory() for name in _MOVED})
+
+
+_MOVED = ("ce_rows", "ce_labels", "ce_weights", "mse_rows", "levels")
+
+
+def _pinned(value: Any) -> Any:
+    """A dataclass of tensors with its tensors, and those of dataclasses inside, pinned."""
+    changed: dict[str, Any] = {}
+    for f in fields(value):
+        inner = getattr(value, f.name)
+        if isinstance(inner, Tensor):
+            changed[f.name] = inner.pin_memory()
+        elif f.name == "layout":
+            changed[f.name] = _pinned(inner)
+    return replace(value, **changed)
+
+
+def times_of(normals: Tensor, shift: float) -> Tensor:
+    """Noise levels from N(0, 1) draws: sigmoid, then the shift of training; -inf gives 0, a clean picture."""
+    times = torch.sigmoid(normals)
+    return shift * times / (1 + (shift - 1) * times)
+
+
+def assemble(samples: Sequence[Encoded], rules: PackRules, shift: float, reweight: bool) -> TrainPack:
+    """Lays samples end to end. `reweight`: every text's labels weigh 1 / sqrt(their number) each; else 1."""
+    pieces = [piece for sample in samples for piece in sample.pieces]
+    made = pack([[piece.part for piece in sample.pieces] for sample in samples], rules)
+    latent = [piece for piece in pieces if piece.picture >= 0]
+    normals = torch.tensor([piece.normal for piece in latent], dtype=torch.float32)
+    present = [piece for piece in pieces if piece.part.segment.length]
+    targets = _Targets(reweight)
+    for piece, span in zip(present, made.layout.spans, strict=True):
+        targets.add(piece, span)
+    spans = [span.gen for piece, span in zip(present, made.layout.spans, strict=True) if piece.picture >= 0]
+    levels = [picture.flatten() for sample in samples for picture in sample.pictures]
+    first = _firsts([len(sample.pictures) for sample in samples])
+    ce_rows, mse_rows = _integers(targets.ce_rows), _integers(targets.mse_rows)
+    return TrainPack(
+        pack=replace(made, times=times_of(normals, shift)),
+        ce_rows=ce_rows,
+        ce_labels=_integers(targets.labels),
+        ce_weights=torch.tensor(targets.weights, dtype=torch.float32),
+        mse_rows=mse_rows,
+        levels=torch.cat(levels) if levels else torch.empty(0, dtype=torch.uint8),
+        picture_sizes=tuple((p.shape[1], p.shape[2]) for sample in samples for p in sample.pictures),
+        picture_of=tuple(
+            start + piece.picture
+            for start, sample in zip(first, samples, strict=True)
+            for piece in sample.pieces
+            if piece.picture >= 0
+        ),
+        latent_rows=tuple(spans),
+        grids=tuple(piece.part.grid for piece in latent),  # type: ignore[union-attr]
+        normals=normals,
+        noise_seeds=tuple(piece.noise_seed for piece in latent),
+        picture_seeds=tuple(seed for sample in samples for seed in sample.seeds),
+        samples=tuple(sample.name for sample in samples),
+        sample_lengths=tuple(sample.length for sample in samples),
+        counts={
+            "text": len(made.text_ids),
+            "vit": len(made.vit_index),
+            "latent": len(made.latent_index),
+            "ce": len(ce_rows),
+            "mse": len(mse_rows),
+        },
+    )
+
+
+class _Targets:
+    """Collects labelled rows segment by segment."""
+
+    def __init__(self, reweight: bool) -> None:
+        self._reweight = reweight
+        self.ce_rows: list[int] = []
+        self.labels: list[int] = []
+        self.weights: list[float] = []
+        self.mse_rows: list[int] = []
+
+    def add(self, piece: Piece, span: Span) -> None:
+        count = len(piece.labels)
+        self.ce_rows += range(span.und.start, span.und.start + count)
+        self.labels += piece.labels
+        self.weights += [count**-0.5 if self._reweight and count else 1.0] * count
+        if piece.last is not None:
+            self.ce_rows.append(span.und.stop - 1)
+            self.labels.append(piece.last)
+            self.weights.append(1.0)
+        if piece.part.segment.kind is Kind.NOISED:
+            self.mse_rows += range(span.gen.start, span.gen.stop)
+
+
+def _firsts(counts: Sequence[int]) -> list[int]:
+    return [sum(counts[:i]) for i in range(len(counts))]
+
+
+def _integers(values: Sequence[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64)
