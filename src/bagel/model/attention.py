@@ -8,14 +8,14 @@ Letters: Q queries, K keys, N query heads, M key/value heads (N a multiple of M)
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bagel.sequence import Layout, may_attend, visible
+from bagel.sequence import Layout, visible
 
 
 class QKV(NamedTuple):
@@ -60,36 +60,86 @@ class PackAttention:
     def __init__(self, layout: Layout, *, flex: bool | None = None) -> None:
         self.num_und = layout.num_und
         self.flex = layout.order.is_cuda if flex is None else flex
-        self.mask = _block_mask(layout) if self.flex else visible(layout, layout)
+        self.mask = _pack_mask(layout) if self.flex else visible(layout, layout)
 
     def __call__(self, layer: int, und: QKV, gen: QKV) -> tuple[Tensor, Tensor]:
         q, k, v = (torch.cat(pair) for pair in zip(und, gen, strict=True))
-        if self.flex:
-            heads_first = (x.transpose(0, 1)[None] for x in (q, k, v))
-            out = _flex_attention()(*heads_first, block_mask=self.mask, enable_gqa=q.shape[1] != k.shape[1])
-            out = out[0].transpose(0, 1)
-        else:
-            out = attend(q, k, v, mask=self.mask)
-        return out[: self.num_und], out[self.num_und :]
+        out = _flex(q, k, v, self.mask) if self.flex else attend(q, k, v, mask=self.mask)
+        split = und.q.shape[0]
+        return out[:split], out[split:]
+
+
+class PictureAttention:
+    """Full attention inside each picture of a row of them; `lengths`: patches of each. One FlexAttention call
+    where gradients are wanted (its backward gives the same numbers every time), else picture by picture."""
+
+    def __init__(self, lengths: Sequence[int], device: torch.device, *, flex: bool | None = None) -> None:
+        self.lengths = list(lengths)
+        wanted = device.type == "cuda" and torch.is_grad_enabled() if flex is None else flex
+        self.mask = _picture_mask(self.lengths, device) if wanted and self.lengths else None
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self.mask is not None:
+            return _flex(q, k, v, self.mask)
+        if not self.lengths:
+            return v
+        pictures = zip(*(x.split(self.lengths) for x in (q, k, v)), strict=True)
+        return torch.cat([attend(*picture) for picture in pictures])
+
+
+def _flex(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
+    """FlexAttention; compiled on its own unless a compiled block around it does that."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    call = flex_attention if torch.compiler.is_compiling() else _compiled_flex()
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    return call(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])[0].transpose(0, 1)
 
 
 @functools.cache
-def _flex_attention() -> Callable[..., Any]:
+def _compiled_flex() -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=False)
+    return torch.compile(flex_attention, dynamic=True)
 
 
-def _block_mask(layout: Layout) -> Any:
-    """The attention rule for FlexAttention; one mask for all heads."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    order, sample, segment, full, hidden = (
-        layout.order, layout.sample, layout.segment, layout.full, layout.hidden
-    )  # fmt: skip
+def _pack_mask(layout: Layout) -> Any:
+    """The rule of `sequence.may_attend` for FlexAttention, one mask for all heads, in fewer numbers: q sees
+    the keys from the `first` token of its sample to the `last` it may see (itself, or the end of its full
+    segment), and of those that a hidden segment owns only its own. int32 [T] each."""
+    order, owner = layout.order.int(), torch.where(layout.hidden, layout.segment, -1).int()
+    first = _per_group(layout.sample, layout.order, "amin")
+    last = torch.where(layout.full, _per_group(layout.segment, layout.order, "amax"), order)
+    segment = layout.segment.int()
 
     def rule(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return may_attend(order[q], sample[q], segment[q], full[q], order[k], sample[k], segment[k], hidden[k])
+        reachable = (first[q] <= order[k]) & (order[k] <= last[q])
+        return reachable & ((owner[k] < 0) | (owner[k] == segment[q]))
 
-    size = len(layout)
-    return create_block_mask(rule, B=None, H=None, Q_LEN=size, KV_LEN=size, device=order.device)
+    return _block_mask(rule, len(layout), order.device)
+
+
+def _per_group(group: Tensor, order: Tensor, reduce: str) -> Tensor:
+    """For every token the first or last `order` of its group: int64 [T] ids below T -> int32 [T]."""
+    best = torch.empty_like(order).scatter_reduce(0, group, order, reduce, include_self=False)
+    return best[group].int()
+
+
+def _picture_mask(lengths: Sequence[int], device: torch.device) -> Any:
+    size = sum(lengths)
+    sizes = torch.tensor(lengths, device=device)
+    picture = torch.arange(len(lengths), device=device, dtype=torch.int32).repeat_interleave(sizes, output_size=size)
+
+    def rule(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return picture[q] == picture[k]
+
+    return _block_mask(rule, size, device)
+
+
+def _block_mask(rule: Callable[..., Tensor], size: int, device: torch.device) -> Any:
+    """On a GPU compiled, so that the size x size mask is never written out."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    return create_block_mask(
+        rule, B=None, H=None, Q_LEN=size, KV_LEN=size, device=device, _compile=device.type == "cuda"
+    )

@@ -35,6 +35,7 @@ class BagelModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.compute_dtype: torch.dtype | None = None
         width = config.llm.hidden_size
         self.embed = nn.Embedding(config.llm.vocab_size, width)
         self.vit = ViT(config.vit)
@@ -54,7 +55,7 @@ class BagelModel(nn.Module):
 
     def embed_und(self, pack: Pack) -> Tensor:
         text = self.embed(pack.text_ids)
-        if pack.patches is None:
+        if pack.patches is None and not torch.is_grad_enabled():
             return text
         picture = self.embed_patches(pack)
         und = torch.empty(pack.layout.num_und, text.shape[-1], dtype=text.dtype, device=text.device)
@@ -62,18 +63,24 @@ class BagelModel(nn.Module):
         return und.index_copy(0, pack.layout.vit_rows, picture)
 
     def embed_patches(self, pack: Pack) -> Tensor:
-        """ViT features through the connector, plus their place: [P, D]."""
-        assert pack.patches is not None
-        features = self.vit(pack.patches.to(self.dtype), pack.vit_index, pack.vit_lengths)
+        """ViT features through the connector, plus their place: [P, D]. Training runs it on no patches too:
+        under FSDP every rank must gather and reduce the same weights."""
+        patches = pack.patches
+        if patches is None:
+            patches = torch.empty(0, self.config.vit.patch_width, device=pack.text_ids.device)
+        features = self.vit(patches.to(self.dtype), pack.vit_index, pack.vit_lengths)
         return (self.connector(features).float() + self.vit_position(pack.vit_index)).to(self.dtype)
 
     def embed_gen(self, pack: Pack) -> Tensor:
-        """Latent tokens, plus their time and their place: [G, D]."""
-        if pack.latents is None:
-            return self.embed.weight.new_empty(0, self.embed.embedding_dim)
+        """Latent tokens, plus their time and their place: [G, D]. As above, training runs it on none too."""
+        latents = pack.latents
+        if latents is None:
+            if not torch.is_grad_enabled():
+                return torch.empty(0, self.config.llm.hidden_size, dtype=self.dtype, device=self.device)
+            latents = torch.empty(0, self.config.latent_width, device=pack.text_ids.device)
         time = self.time(pack.times)[pack.image_of]
         place = self.latent_position(pack.latent_index)
-        return (self.latent_in(pack.latents.to(self.dtype)).float() + time.float() + place).to(self.dtype)
+        return (self.latent_in(latents.to(self.dtype)).float() + time.float() + place).to(self.dtype)
 
     def logits(self, und: Tensor) -> Tensor:
         """Residual rows [., D] -> next-token logits [., V]."""
@@ -85,7 +92,8 @@ class BagelModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.embed.weight.dtype
+        """Of the products; `compute_dtype` where the weights are kept in other numbers (float32 masters)."""
+        return self.compute_dtype or self.embed.weight.dtype
 
     @property
     def device(self) -> torch.device:

@@ -154,7 +154,15 @@ class VAE(nn.Module):
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """pixels [B, 3, H, W] in [-1, 1] -> latents float32 [B, C, h, w]: the posterior's mean, or, given a
         generator, a draw from it (training)."""
-        mean, log_variance = self.encoder(pixels.to(self.dtype)).float().chunk(2, dim=1)
+        return self.draw(self.moments(pixels), generator)
+
+    def moments(self, pixels: Tensor) -> Tensor:
+        """pixels [B, 3, H, W] -> the posterior, mean and log-variance along channels, float32 [B, 2 C, h, w]."""
+        return self.encoder(pixels.to(self.dtype)).float()
+
+    def draw(self, moments: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Latents from the posterior: its mean, or, given a generator, a sample."""
+        mean, log_variance = moments.chunk(2, dim=1)
         if generator is not None:
             noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean.device)
             mean = mean + torch.exp(0.5 * log_variance) * noise

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from bagel.model.attention import attend
+from bagel.model.attention import PictureAttention
 from bagel.model.config import ViTConfig
 from bagel.model.layers import MLP
 
@@ -29,13 +28,9 @@ class ViTBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width, config.layer_norm_eps)
         self.mlp = MLP(width, config.intermediate_size, width, "gelu_pytorch_tanh")
 
-    def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
-        q, k, v = (
-            part.unflatten(-1, (self.num_heads, -1)).split(list(lengths))
-            for part in self.qkv(self.norm1(x)).chunk(3, dim=-1)
-        )
-        seen = torch.cat([attend(*picture) for picture in zip(q, k, v, strict=True)])
-        x = x + self.o(seen.flatten(1))
+    def forward(self, x: Tensor, attend: PictureAttention) -> Tensor:
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in self.qkv(self.norm1(x)).chunk(3, dim=-1))
+        x = x + self.o(attend(q, k, v).flatten(1))
         return x + self.mlp(self.norm2(x))
 
 
@@ -53,6 +48,7 @@ class ViT(nn.Module):
         """patches [P, patch_size^2 x 3], channel last inside each; position int64 [P] into the learned
         table; lengths: patches per picture. -> [P, D]"""
         x = self.patch(patches) + self.position(position)
+        attend = PictureAttention(lengths, x.device)
         for block in self.layers:
-            x = block(x, lengths)
+            x = block(x, attend)
         return self.post_norm(x)
