@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from bagel.errors import InputError
 from bagel.images import open_image
 from bagel.infer.jobs import Input
 from bagel.model.config import ModelConfig
-from bagel.options import ImageOptions
+from bagel.options import ImageOptions, TextOptions, make
 
 ImageLike = str | os.PathLike[str] | bytes | Image.Image
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -76,3 +76,13 @@ def check_size(options: ImageOptions, config: ModelConfig) -> ImageOptions:
                 f"(max_latent_size {config.max_latent_size}). Draw a smaller picture."
             )
     return options
+
+
+def split_fields(
+    fields: Mapping[str, Any], image: ImageOptions | None = None, text: TextOptions | None = None
+) -> tuple[ImageOptions, TextOptions]:
+    """Fields given by name, each to whichever options have it. Raises InputError for one that neither has."""
+    for_text = {name: value for name, value in fields.items() if name in TextOptions.__dataclass_fields__}
+    known = ImageOptions.__dataclass_fields__
+    for_image = {name: value for name, value in fields.items() if name in known or name not in for_text}
+    return make(ImageOptions, image, for_image), make(TextOptions, text, for_text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -17,14 +17,12 @@ from bagel.images import open_image
 from bagel.infer import jobs
 from bagel.infer.conversation import Runtime
 from bagel.infer.engine import Finished, Job, run
-from bagel.infer.inputs import ImageLike, as_inputs, as_list, check_size, checked_text
+from bagel.infer.inputs import ImageLike, as_inputs, as_list, check_size, checked_text, split_fields
 from bagel.infer.result import Result
-from bagel.infer.session import Session
+from bagel.infer.session import Progress, Session
+from bagel.lora_files import Lora, apply
 from bagel.model.config import ModelConfig
 from bagel.options import ImageOptions, Options, TextOptions, make, settle
-
-Progress = Callable[[int, Any], None]
-"""Called with (number of the request, event) while requests run."""
 
 
 class Bagel:
@@ -42,17 +40,22 @@ class Bagel:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         precision: str | None = None,
+        lora: Lora | None = None,
         report: checkpoints.Report | None = None,
     ) -> Bagel:
         """model: a folder in the official layout, `mini` (the embedded model), or a hub name that was
         downloaded before; nothing is fetched. precision: bf16, fp16 or fp32, the numbers the weights are
-        kept and computed in; it wins over dtype. report: called with (bytes read, bytes in all).
+        kept and computed in; it wins over dtype. lora: an adapter folder, or a list of
+        folders and (folder, weight), merged into the weights. report: called with (bytes read, bytes in all).
 
         Raises CheckpointError, DeviceError or InputError.
         """
         where = pick_device(device)
         kind = pick_dtype(precision or dtype, where)
-        return cls(Runtime.of(checkpoints.load(find_model(model), where, kind, report)))
+        checkpoint = checkpoints.load(find_model(model), where, kind, report)
+        if lora is not None:
+            apply(checkpoint.model, lora)
+        return cls(Runtime.of(checkpoint))
 
     @property
     def config(self) -> ModelConfig:
@@ -138,14 +141,13 @@ class Bagel:
         list of "text" and "image" in the order wanted. A field by name goes to whichever options have it.
         """
         parts = as_inputs(as_list(inputs))
-        image = make(ImageOptions, image_options, _known(ImageOptions, fields))
-        text = make(TextOptions, text_options, _known(TextOptions, fields, also=ImageOptions))
+        image, text = split_fields(fields, image_options, text_options)
         job = self._stream_job(parts, output, image, text, max_images)
         return (event for _, event in run(self.runtime.engine, [job]))
 
-    def session(self) -> Session:
+    def session(self, *, progress: Progress | None = None) -> Session:
         """A conversation of many turns over one kept context."""
-        return Session(self.runtime)
+        return Session(self.runtime, progress=progress)
 
     # --- parts -------------------------------------------------------------------------------------------
 
@@ -195,10 +197,19 @@ class Bagel:
 def find_model(model: str | os.PathLike[str]) -> Path:
     """The folder of a model: the embedded one by its name, a folder, or a download of a hub name."""
     if model == "mini":
-        return Path(__file__).parent.parent / "assets" / "random"
+        trained = _ASSETS / "mini"
+        return trained if trained.exists() else _ASSETS / "random"
     from bagel.hub import resolve
 
     return resolve(os.fspath(model))
+
+
+def is_random(folder: Path) -> bool:
+    """Whether these are the embedded random weights, which stand in until a trained `mini` is there."""
+    return folder == _ASSETS / "random"
+
+
+_ASSETS = Path(__file__).parent.parent / "assets"
 
 
 def _share(name: str, value: Any, index: int, count: int) -> Any:
@@ -209,12 +220,3 @@ def _share(name: str, value: Any, index: int, count: int) -> Any:
     if len(value) != count:
         raise InputError(f"{name} has {len(value)} values for {count} requests; give one, or one for each.")
     return value[index]
-
-
-def _known(cls: type[Any], fields: Mapping[str, Any], also: type[Any] | None = None) -> dict[str, Any]:
-    """The fields that `cls` has; without `also`, those that no options have too, so that `make` names them."""
-    mine = {name: value for name, value in fields.items() if name in cls.__dataclass_fields__}
-    if also is None:
-        unknown = {n: v for n, v in fields.items() if n not in mine and n not in TextOptions.__dataclass_fields__}
-        mine.update(unknown)
-    return mine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -11,10 +12,13 @@ from bagel.errors import InputError
 from bagel.infer import jobs
 from bagel.infer.conversation import Conversation, Runtime
 from bagel.infer.engine import Finished, Job, run
-from bagel.infer.inputs import as_input, check_size
+from bagel.infer.inputs import as_input, check_size, split_fields
 from bagel.infer.result import Result
 from bagel.options import ImageOptions, TextOptions, make, settle
 from bagel.tokens import THINK_PROMPT
+
+Progress = Callable[[int, Any], None]
+"""Called with (number of the request, event) while requests run."""
 
 
 class Session:
@@ -24,8 +28,10 @@ class Session:
     reference, frees the context.
     """
 
-    def __init__(self, runtime: Runtime, conversation: Conversation | None = None) -> None:
-        self._runtime = runtime
+    def __init__(
+        self, runtime: Runtime, conversation: Conversation | None = None, *, progress: Progress | None = None
+    ) -> None:
+        self._runtime, self._progress = runtime, progress
         self._conversation: Conversation | None = conversation or Conversation(runtime)
 
     def __enter__(self) -> Session:
@@ -46,7 +52,7 @@ class Session:
         return self._conversation
 
     def fork(self) -> Session:
-        return Session(self._runtime, self.conversation.fork())
+        return Session(self._runtime, self.conversation.fork(), progress=self._progress)
 
     def read(self, item: Any, *, latents: bool = True) -> None:
         """Text, or a picture (PIL, path, bytes). latents: a picture's latents are read too, which drawing from
@@ -93,7 +99,23 @@ class Session:
             self._run(self.conversation.read_text(result.text, is_input=False))
         return result
 
+    def go_on(self, parts: Sequence[str] | None = None, *, max_images: int = 8, **fields: Any) -> Result:
+        """Text and pictures in turn, all kept. parts: "text" and "image" in the order wanted; without them the
+        model decides. fields: of ImageOptions and TextOptions."""
+        config = self._runtime.checkpoint.config
+        image, text = split_fields(fields)
+        job = "edit" if self.conversation.size else "draw"
+        drawn = check_size(settle(image, job, config.presets), config)
+        result = Result(seed=jobs.seed_of(drawn), text="")
+        plan = jobs.Plan(None if parts is None else tuple(parts), max_images)
+        self._run(jobs.interleave_next(self.conversation, plan, drawn, settle(text, "chat", config.presets), result))
+        return result
+
     def _run(self, job: Job) -> Any:
-        events = [event for _, event in run(self._runtime.engine, [job])]
-        assert isinstance(events[-1], Finished)
-        return events[-1].result
+        result = None
+        for index, event in run(self._runtime.engine, [job]):
+            if isinstance(event, Finished):
+                result = event.result
+            elif self._progress:
+                self._progress(index, event)
+        return result

@@ -152,8 +152,8 @@ class ModelConfig:
         `config.json`. Raises CheckpointError, naming file and key."""
         own = _read_json(folder / "config.json", required=False)
         llm = _read_json(folder / "llm_config.json")
-        if "layers" in own:
-            llm["layers"] = own["layers"]
+        kind = own.get("layers") or _LAYER_MODULES.get(str(own.get("layer_module") or llm.get("layer_module")))
+        llm["layers"] = kind or Layers.MOT.value
         parts: dict[str, Any] = {
             "llm": _build(LLMConfig, llm, folder / "llm_config.json"),
             "vit": _build(ViTConfig, _read_json(folder / "vit_config.json"), folder / "vit_config.json"),
@@ -192,6 +192,13 @@ class ModelConfig:
 
 
 ACTIVATIONS = ("gelu_pytorch_tanh", "gelu", "relu", "silu")
+_LAYER_MODULES = {
+    "Qwen2DecoderLayer": "dense",
+    "Qwen2MoEDecoderLayer": "moe",
+    "Qwen2MoTDecoderLayer": "mot",
+}
+"""Upstream's names, a training argument there; official files do not say them and are MoT."""
+
 _OWN_KEYS = (
     "latent_patch_size",
     "max_latent_size",
