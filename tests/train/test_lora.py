@@ -219,7 +219,7 @@ def test_bad_settings_are_named(fields, says):
 
 
 def test_bad_files_are_named(model, tmp_path):
-    with pytest.raises(CheckpointError, match="adapter_config.json is missing"):
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json is missing"):
         lora_files.load(model, tmp_path)
     zeros = torch.zeros(2, 64), torch.zeros(64, 2)
     q = "language_model.model.layers.0.self_attn.q_proj"
