@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from bagel.images import resize
 from bagel.infer.conversation import Conversation
 from bagel.infer.engine import Engine, Read, run
 from bagel.model.attention import PackAttention
@@ -20,8 +21,9 @@ def story(bagel, pictures):
     """Text, a picture as latents and as ViT features, text."""
     runtime = bagel.runtime
     words = [TextPart(runtime.checkpoint.tokenizer.segment(text)) for text in ("a red cube", "now blue")]
+    image = resize(pictures["tall"], bagel.config.images.vae)
     with torch.inference_mode():
-        return [words[0], runtime.encode(pictures["tall"]), runtime.look(pictures["tall"]), words[1]]
+        return [words[0], runtime.encode(image), runtime.look(image), words[1]]
 
 
 def last_of(engine, context, parts):

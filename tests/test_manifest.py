@@ -9,14 +9,14 @@ from bagel import checkpoint
 from bagel.model.config import Layers, LLMConfig, ModelConfig, ViTConfig
 
 MANIFEST = Path(__file__).parent / "manifest"
-LLM = dict(
-    hidden_size=3584,
-    intermediate_size=18944,
-    num_hidden_layers=28,
-    num_attention_heads=28,
-    num_key_value_heads=4,
-    vocab_size=152064,
-)
+LLM = {
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "vocab_size": 152064,
+}
 VIT = ViTConfig(hidden_size=1152, intermediate_size=4304, num_attention_heads=16, num_hidden_layers=27)
 
 
