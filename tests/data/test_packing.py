@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from bagel.data.encode import TooLongError
+from bagel.data.loader import PackLoader
 from bagel.data.packing import assemble
 from bagel.data.sample import SEEN, Clip, Drops, Picture, Sample, Text, Use, picture
 
@@ -165,3 +166,34 @@ def test_shapes_agree(pictures: Any, first_packs: Any) -> None:
     assert noised.pack.latents is not None
     assert noised.pack.latents.shape == (pack.counts["latent"], 64)
     assert pack.pack.layout.hidden.any()
+
+
+def test_texts_alone(texts: Any, first_packs: Any) -> None:
+    (pack,) = first_packs(data_config({"name": "t", **texts}))
+    assert pack.pack.latents is None
+    assert pack.pack.patches is None
+    assert not len(pack.levels)
+    assert not len(pack.mse_rows)
+    assert pack.noise(8).shape == (0, 8)
+    assert pack.counts["ce"] == len(pack) - len(pack.samples)
+
+
+def test_keys_name_the_pixels(pictures: Any, opened: Any) -> None:
+    dataset = opened(pictures)
+    two = dataset.encoded(0, 1)
+    behind = assemble([dataset.encoded(0, 0), two], dataset.encoder.rules, 1.0, False)
+    alone = assemble([two], dataset.encoder.rules, 1.0, False)
+    assert alone.picture_key(0) == behind.picture_key(1) != behind.picture_key(0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_pinned_packs_move(pictures: Any, model: Any, tokenizer: Any) -> None:
+    config = data_config({"name": "p", **pictures}, workers=1)
+    pack = next(iter(PackLoader(config, model, tokenizer, pin_memory=True)))
+    assert pack.levels.is_pinned()
+    assert pack.pack.layout.position.is_pinned()
+    moved = pack.to("cuda")
+    assert torch.equal(moved.picture(0).cpu(), pack.picture(0))
+    assert moved.pack.layout.order.is_cuda
+    assert torch.equal(moved.noise(8, "cuda"), moved.noise(8, "cuda"))

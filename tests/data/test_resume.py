@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,15 @@ def test_exact_resume(sets: Any, model: Any, tokenizer: Any, workers: int, befor
     for a, b in zip(whole[before:], taken(second, 4), strict=True):
         assert same(a, b)
     assert second.state_dict()["next"] == (before + 4) % max(workers, 1)
+
+
+def test_a_packs_own_state_goes_on_after_it(sets: Any, model: Any, tokenizer: Any) -> None:
+    """For trainers that take packs ahead of the step."""
+    config = data_config(*sets, workers=2)
+    packs = taken(PackLoader(config, model, tokenizer), 5)
+    again = PackLoader(config, model, tokenizer)
+    again.load_state_dict([as_saved(packs[2].state)])
+    assert all(same(a, b) for a, b in zip(packs[3:], taken(again, 2), strict=True))
 
 
 def test_workers_do_not_change_what_a_consumer_sees(sets: Any, model: Any, tokenizer: Any) -> None:
@@ -113,6 +123,8 @@ def test_a_changed_data_set_is_refused(sets: Any, model: Any, tokenizer: Any, tm
     loader = PackLoader(data_config(new, sets[1]), model, tokenizer)
     loader.load_state_dict([state])
     assert any(name.startswith("new: ") for pack in taken(loader, 3) for name in pack.samples)
+    with pytest.raises(InputError, match=r"saved with data\.seed 42, and 7 is"):
+        PackLoader(data_config(*sets, seed=7), model, tokenizer).load_state_dict([state])
     with pytest.raises(InputError, match="of all ranks"):
         PackLoader(data_config(*sets), model, tokenizer).load_state_dict([{**state, "world_size": 2}])
 
@@ -124,6 +136,12 @@ def test_a_workers_error_is_one_sentence(tmp_path: Path, model: Any, tokenizer: 
         loader = PackLoader(data_config(own, workers=workers, bad_rows=bad), model, tokenizer)
         with pytest.raises(InputError, match=r"^data set 't'.*text holds [12]; it must be a text\.$"):
             taken(loader, 1)
+
+
+def test_data_sets_travel_to_other_processes(sets: Any, model: Any, tokenizer: Any) -> None:
+    for dataset in PackLoader(data_config(*sets), model, tokenizer).datasets:
+        first = dataset.encoded(0, 0)
+        assert pickle.loads(pickle.dumps(dataset)).encoded(0, 0).name == first.name
 
 
 def test_waiting_is_measured(sets: Any, model: Any, tokenizer: Any) -> None:

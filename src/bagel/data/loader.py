@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -66,16 +67,18 @@ class PackLoader:
             self._states[self._next] = dict(got.state)
             self._next = (self._next + 1) % self._lanes
             self.skipped += len(got.skipped)
-            yield got
+            yield replace(got, state=self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        """Of this rank, after the last pack handed out; plain values. Save those of all ranks together."""
+        """Of this rank, after the last pack handed out; plain values. Every pack carries it too, as `state`: a
+        trainer that takes packs ahead saves the state of the last one it used. Save those of all ranks together."""
         return {
             "version": VERSION,
             "rank": self._rank,
             "world_size": self._world,
             "workers": self._lanes,
             "next": self._next,
+            "seed": self._config.seed,
             "rows": {dataset.name: dataset.rows for dataset in self.datasets},
             "consumers": list(self._states),
         }
@@ -105,6 +108,11 @@ class PackLoader:
             raise InputError(
                 f"the data state has version {states[0]['version']}, this program writes {VERSION}; resume with "
                 "the release that saved it."
+            )
+        if states[0]["seed"] != self._config.seed:
+            raise InputError(
+                f"the run was saved with data.seed {states[0]['seed']}, and {self._config.seed} is another order of "
+                "the rows; resume with the seed that was saved."
             )
         for dataset in self.datasets:
             rows = states[0]["rows"].get(dataset.name, dataset.rows)

@@ -6,6 +6,7 @@ K pictures to be encoded (a picture that appears noised and clean is encoded onc
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -35,7 +36,8 @@ class TrainPack:
     noise_seeds, picture_seeds: for the noise of each latent image and the sampling of each picture's latents.
     samples: where each sample came from; sample_lengths: its tokens.
     counts: tokens by kind (text with markers, vit, latent, ce, mse).
-    skipped: rows passed over since the last pack, by reason. state: of the data, after this pack.
+    skipped: rows passed over since the worker's last pack, a sentence each.
+    state: of the data after this pack; from a `PackLoader` that of the whole rank, to be saved and loaded.
     """
 
     pack: Pack
@@ -62,9 +64,12 @@ class TrainPack:
 
     def picture(self, k: int) -> Tensor:
         """Pixels of a picture, float32 [3, H, W] in [-1, 1], on the device of the pack."""
-        ends = [height * width * 3 for height, width in self.picture_sizes]
-        start = sum(ends[:k])
-        return from_levels(self.levels[start : start + ends[k]].view(3, *self.picture_sizes[k]))
+        return from_levels(self._levels_of(k).view(3, *self.picture_sizes[k]))
+
+    def _levels_of(self, k: int) -> Tensor:
+        lengths = [height * width * 3 for height, width in self.picture_sizes]
+        start = sum(lengths[:k])
+        return self.levels[start : start + lengths[k]]
 
     def padded_pictures(self) -> Tensor:
         """One picture for each latent image, zero-padded right and below to the largest: [I, 3, H, W], as
@@ -73,13 +78,20 @@ class TrainPack:
         height, width = (max(image.shape[side] for image in shown) for side in (1, 2))
         return torch.stack([F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in shown])
 
-    def noise(self, width: int) -> Tensor:
-        """The same noise wherever the sample is packed: float32 [G, width] on the CPU; 0 for clean images."""
-        noise = torch.zeros(len(self.pack.image_of), width)
+    def picture_key(self, k: int) -> str:
+        """A name for the pixels of a picture, the same in every epoch, pack and data set: for a cache of
+        latents. Needs the pack on the CPU."""
+        digest = hashlib.blake2b(self._levels_of(k).numpy().tobytes(), digest_size=16).hexdigest()
+        return "{}-{}x{}".format(digest, *self.picture_sizes[k])
+
+    def noise(self, width: int, device: torch.device | str = "cpu") -> Tensor:
+        """Noise that follows the sample and not the pack: float32 [G, width]; 0 for clean images. The numbers
+        depend on the kind of device."""
+        noise = torch.zeros(len(self.pack.image_of), width, device=device)
         for rows, seed, normal in zip(self.latent_rows, self.noise_seeds, self.normals.tolist(), strict=True):
             if normal != CLEAN:
-                generator = torch.Generator().manual_seed(seed)
-                noise[rows] = torch.randn(rows.stop - rows.start, width, generator=generator)
+                generator = torch.Generator(device).manual_seed(seed)
+                noise[rows] = torch.randn(rows.stop - rows.start, width, generator=generator, device=device)
         return noise
 
     def with_latents(self, latents: Tensor, times: Tensor | None = None) -> TrainPack:

@@ -53,6 +53,10 @@ class Dataset:
         self._epochs: dict[int, Epoch] = {}
         self._block: tuple[int, Rows] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the block in hand, for worker processes that are not forked."""
+        return {**self.__dict__, "_block": None}
+
     def sample(self, epoch: int, block: int, index: int) -> tuple[Sample, Random]:
         """A row as a sample, and its randomness, used up by the recipe so far. Raises InputError with data
         set and row."""
