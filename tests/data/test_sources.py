@@ -70,6 +70,23 @@ def test_tar(tmp_path: Path) -> None:
     assert set(second["__files__"]) == {"0.png", "1.png"}
 
 
+def test_tar_blocks_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bagel.data.sources.tar.BLOCK_BYTES", 3000)
+    path = write_tar(tmp_path / "a.tar", [{"txt": f"{i}".encode() * 700, "json": b"{}"} for i in range(5)])
+    of = source(path)
+    assert of.block_sizes == [1] * 5
+    monkeypatch.setattr("bagel.data.sources.tar.BLOCK", 2)
+    monkeypatch.setattr("bagel.data.sources.tar.BLOCK_BYTES", 10**6)
+    of = source(path)
+    assert of.block_sizes == [2, 2, 1]
+    assert [text[0] for text in texts(of)] == list("01234")
+
+
+def test_large_row_groups_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bagel.data.sources.parquet.MAX_GROUP_BYTES", 1000)
+    assert "read whole by every worker" in source(write_parquet(tmp_path / "a.parquet", t2i_rows(4))).notes[0]
+
+
 def test_hugging_face_folder(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     rows = {"image": [png(i) for i in range(3)], "text": ["a", "b", "c"]}

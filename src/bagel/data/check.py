@@ -37,6 +37,7 @@ class DatasetReport:
     bad: int = 0
     too_long: int = 0
     problems: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
     lengths: list[int] = field(default_factory=list)
     tokens: dict[str, int] = field(default_factory=dict)
     sheet: Path | None = None
@@ -50,7 +51,7 @@ class DatasetReport:
             lines.append(f"  tokens an epoch: about {int(np.mean(self.lengths) * self.rows):,}")
         if self.too_long:
             lines.append(f"  {self.too_long} samples are too long and would be skipped")
-        lines += [f"  {problem}" for problem in self.problems]
+        lines += [f"  {line}" for line in (*self.notes, *self.problems)]
         if self.bad > len(self.problems):
             lines.append(f"  and {self.bad - len(self.problems)} more")
         if self.sheet:
@@ -60,7 +61,10 @@ class DatasetReport:
 
 @dataclass
 class Report:
+    """weights: of the mixture, one for each data set."""
+
     datasets: list[DatasetReport]
+    weights: list[float]
 
     @property
     def ok(self) -> bool:
@@ -74,7 +78,14 @@ class Report:
             raise InputError(first if bad == 1 else f"{first} ({bad - 1} more problems: `bagel data check`)")
 
     def __str__(self) -> str:
-        return "\n".join(str(dataset) for dataset in self.datasets)
+        """With each data set's share of the tokens: a weight counts samples, and samples differ in length."""
+        means = [float(np.mean(dataset.lengths)) if dataset.lengths else 0.0 for dataset in self.datasets]
+        tokens = [weight * mean for weight, mean in zip(self.weights, means, strict=True)]
+        shares = [100 * n / sum(tokens) if sum(tokens) else 0.0 for n in tokens]
+        return "\n".join(
+            f"{dataset}\n  share of the tokens drawn by weight: {share:.0f} %"
+            for dataset, share in zip(self.datasets, shares, strict=True)
+        )
 
 
 def validate(
@@ -86,7 +97,8 @@ def validate(
 ) -> Report:
     """Checks `rows` rows of every data set, spread over it (None: all). `sheets`: a folder for a contact
     sheet of each. Problems are collected, not raised; see `Report.raise_if_bad`."""
-    return Report([_check(config, own, model, tokenizer, rows, sheets) for own in config.datasets])
+    reports = [_check(config, own, model, tokenizer, rows, sheets) for own in config.datasets]
+    return Report(reports, [own.weight for own in config.datasets])
 
 
 def _check(
@@ -103,7 +115,7 @@ def _check(
     except InputError as error:
         report.bad, report.problems = 1, [str(error)]
         return report
-    report.files, report.rows = len(dataset.source.files), dataset.rows
+    report.files, report.rows, report.notes = len(dataset.source.files), dataset.rows, dataset.source.notes
     shown: list[Sample] = []
     for block, index in _spread(dataset, rows):
         report.checked += 1

@@ -36,6 +36,7 @@ class Source(Protocol):
     block_sizes: rows of every block.
     columns: names that every row has, or None where each row has its own.
     files: what it was found to consist of.
+    notes: what works but could be better.
     """
 
     @property
@@ -44,6 +45,8 @@ class Source(Protocol):
     def columns(self) -> tuple[str, ...] | None: ...
     @property
     def files(self) -> tuple[str, ...]: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
 
     def read(self, block: int) -> Rows:
         """The rows of a block. Raises InputError."""

@@ -15,6 +15,8 @@ BLOCK = 32
 class HubSource:
     """See `Source`. Pictures and videos stay encoded until a recipe asks for them."""
 
+    notes = ()
+
     def __init__(self, path: str, split: str, config_name: str | None = None) -> None:
         self.files = (path,)
         self._data = _undecoded(_load(path, split, config_name))

@@ -20,6 +20,7 @@ class JsonlSource:
     """See `Source`. Blank lines are no rows."""
 
     columns = None
+    notes = ()
 
     def __init__(self, paths: Sequence[str]) -> None:
         self.files = tuple(expand(paths, (".jsonl", ".ndjson")))

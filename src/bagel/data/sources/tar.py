@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from bagel.data.files import expand, open_binary, parent
-from bagel.data.sources.base import FILES, Row, Rows, even_blocks
+from bagel.data.sources.base import FILES, Row, Rows
 from bagel.data.sources.jsonl import parse_object
 from bagel.errors import InputError
 
-BLOCK = 32
+BLOCK, BLOCK_BYTES = 32, 64 << 20
+"""Most samples of a block, and most bytes that more than one sample may take: a block is read at once."""
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff")
 VIDEOS = ("mp4", "webm", "mkv", "mov", "avi")
 
@@ -29,6 +31,7 @@ class TarSource:
     """See `Source`."""
 
     columns = None
+    notes = ()
 
     def __init__(self, paths: Sequence[str]) -> None:
         self.files = tuple(expand(paths, (".tar",)))
@@ -37,15 +40,19 @@ class TarSource:
         self._blocks: list[tuple[int, int]] = []
         for number, file in enumerate(self.files):
             samples = _index(file)
-            sizes = even_blocks(len(samples), BLOCK)
-            self._blocks += [(number, i * BLOCK) for i in range(len(sizes))]
+            sizes = _cut([_span(members) for _, members in samples])
+            self._blocks += [(number, first) for first in (0, *accumulate(sizes)) if first < len(samples)]
             self.block_sizes += sizes
             self._samples.append(samples)
 
     def read(self, block: int) -> Rows:
         number, first = self._blocks[block]
-        path, samples = self.files[number], self._samples[number]
-        return Rows(self.block_sizes[block], lambda i: _row(path, samples[first + i][1]))
+        samples = self._samples[number][first : first + self.block_sizes[block]]
+        start, stop = _span([member for _, members in samples for member in members])
+        with open_binary(self.files[number]) as file:
+            file.seek(start)
+            data = file.read(stop - start)
+        return Rows(len(samples), lambda i: _row(data, start, samples[i][1]))
 
     def where(self, block: int, index: int) -> str:
         number, first = self._blocks[block]
@@ -55,14 +62,29 @@ class TarSource:
         return parent(self.files[self._blocks[block][0]])
 
 
-def _row(path: str, members: list[Member]) -> Row:
+def _span(members: Sequence[Member]) -> tuple[int, int]:
+    """Where the contents start and stop in the shard."""
+    return min(offset for _, offset, _ in members), max(offset + length for _, offset, length in members)
+
+
+def _cut(spans: Sequence[tuple[int, int]]) -> list[int]:
+    """Samples, by where they lie, -> sizes of blocks."""
+    sizes: list[int] = []
+    first = 0
+    for number, (_, stop) in enumerate(spans):
+        if not sizes or sizes[-1] == BLOCK or stop - spans[first][0] > BLOCK_BYTES:
+            sizes.append(0)
+            first = number
+        sizes[-1] += 1
+    return sizes
+
+
+def _row(data: bytes, start: int, members: list[Member]) -> Row:
     contents: dict[str, bytes] = {}
-    with open_binary(path) as file:
-        for extension, offset, length in members:
-            file.seek(offset)
-            contents[extension] = file.read(length)
-            if len(contents[extension]) < length:
-                raise InputError(f"the shard ends in the middle of .{extension}; write it again")
+    for extension, offset, length in members:
+        contents[extension] = data[offset - start : offset - start + length]
+        if len(contents[extension]) < length:
+            raise InputError(f"the shard ends in the middle of .{extension}; write it again")
     row: dict[str, Any] = {FILES: contents}
     for column, kinds in (("image", PICTURES), ("video", VIDEOS)):
         found = [extension for extension in contents if extension.rsplit(".", 1)[-1].lower() in kinds]
