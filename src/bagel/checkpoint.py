@@ -287,6 +287,11 @@ def _cause(missing: list[str], unexpected: list[str], misshapen: list[str]) -> s
             "It looks like a fine-tune for understanding alone (no generation expert): export it onto the original "
             "folder with `bagel export`."
         )
+    if missing and not (unexpected or misshapen) and not any("_moe_gen" in name for name in missing):
+        return (
+            "It looks like a fine-tune that holds only what it trained: export it onto the original folder with "
+            "`bagel export`."
+        )
     if misshapen and len(misshapen) > 3:
         return (
             "It looks like another backbone (a 0.5B one, say, where fine-tuning began from the wrong default): "

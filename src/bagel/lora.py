@@ -180,16 +180,17 @@ class LoraLinear(nn.Linear):
         return list(F.linear(x, stacked).split([len(adapter.A) for adapter in group], dim=-1))
 
     @torch.no_grad()
-    def add_to_weight(self, sign: float) -> None:
-        """Adds (+1) or takes away (-1) all adapters, summed in float32 and rounded once."""
+    def add_to(self, weight: Tensor, sign: float = 1.0) -> Tensor:
+        """Adds (+1) or takes away (-1) all adapters, summed in float32 and rounded once; -> the weight."""
         total: dict[tuple[int, int], Tensor] = {}
         for group in self.groups():
             for adapter in group:
                 span = adapter.start, adapter.start + adapter.rows
                 total[span] = total.get(span, torch.zeros((), device=self.weight.device)) + adapter.product()
         for (start, end), change in total.items():
-            rows = self.weight[start:end]
+            rows = weight[start:end]
             rows.copy_((rows.float() + sign * change).to(rows.dtype))
+        return weight
 
 
 # --- on a model ------------------------------------------------------------------------------------------
@@ -287,7 +288,7 @@ def merge(model: nn.Module) -> None:
     """Adds all adapters into the weights: the same answers (to rounding) at the base's speed."""
     for linear in layers(model):
         if not linear.merged:
-            linear.add_to_weight(1.0)
+            linear.add_to(linear.weight)
             linear.merged = True
 
 
@@ -296,8 +297,17 @@ def unmerge(model: nn.Module) -> None:
     for exactly the old weights load the base anew)."""
     for linear in layers(model):
         if linear.merged:
-            linear.add_to_weight(-1.0)
+            linear.add_to(linear.weight, -1.0)
             linear.merged = False
+
+
+def merged_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the weights that carry adapters, with these added; the model stays as it is."""
+    return {
+        f"{name}.weight": module.add_to(module.weight.detach().clone())
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLinear) and not module.merged
+    }
 
 
 def remove(model: nn.Module) -> None:

@@ -81,12 +81,24 @@ class Start:
                 found.add(name, count, self.origin(published))
         return found
 
-    def checkpoint(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Checkpoint:
-        """The whole model in memory: each parameter allocated once, filled, and forgotten on the host."""
-        for prefix, module in (("", self.model), (VAE_PREFIX, self.vae)):
-            kind = torch.float32 if prefix and dtype is torch.float16 else dtype
-            _materialise(module, partial(self._copy, prefix, torch.device(device), kind))
+    def checkpoint(
+        self,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = torch.float32,
+        vae_dtype: torch.dtype | None = torch.float32,
+    ) -> Checkpoint:
+        """The whole model in memory: each parameter allocated once, filled, and forgotten on the host. A dtype of
+        None is that of the files."""
+        where = torch.device(device)
+        _materialise(self.model, partial(self._copy, "", where, dtype or self.stored_dtype()))
+        _materialise(self.vae, partial(self._copy, VAE_PREFIX, where, vae_dtype or self.stored_dtype(VAE_PREFIX)))
         return Checkpoint(self.config, self.model, self.vae, self.tokenizer)
+
+    def stored_dtype(self, prefix: str = "") -> torch.dtype:
+        """In which dtype the files hold the model, or with `vae.` the autoencoder; float32 if no file does."""
+        table = "encoder.conv_in.weight" if prefix else "language_model.model.embed_tokens.weight"
+        read = self.read.get(prefix + table)
+        return read().dtype if read else torch.float32
 
     @torch.no_grad()
     def fill(self, module: nn.Module, prefix: str = "") -> None:
