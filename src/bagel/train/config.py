@@ -1,0 +1,320 @@
+"""All settings of a training run: a YAML file, then `key=value`, checked key by key; the outcome lands in the
+run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bagel.data.config import DataConfig, build, choose
+from bagel.errors import InputError
+
+RESOLVED = "config.yaml"
+"""Name of the resolved config in the run folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPart:
+    """What training starts from; all sizes are read from the files, none has a default. Either
+
+    path: a folder in the official layout, or `mini`, and
+    init: `checkpoint`: its weights as they are; `und`: the gen expert becomes a copy of und and the velocity head
+          zero, as at the start of unified training; `scratch`: only its sizes, random weights
+
+    or `llm`, `vit`, `vae`: folders of a Qwen2-type LLM and a SigLIP, and FLUX's autoencoder.
+    layers: mot, moe or dense in place of the folder's own. settings: of config.json, as max_latent_size.
+    """
+
+    path: str | None = None
+    init: str = "checkpoint"
+    llm: str | None = None
+    vit: str | None = None
+    vae: str | None = None
+    layers: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreezePart:
+    """What is not trained. One that would freeze nothing more than the others do is refused.
+
+    llm: token embeddings, both experts, norms, language head. vit: the ViT.
+    und: the und expert and what feeds it alone (embeddings, connector, ViT); no gradient passes through und
+         tokens. Upstream's `freeze_und` gives exactly these a gradient of zero. The language head still learns
+         where there is text to learn.
+    gen: the gen expert, latent in and out, time embedding: understanding alone is trained.
+    connector: the connector.
+    """
+
+    llm: bool = False
+    vit: bool = False
+    und: bool = False
+    gen: bool = False
+    connector: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossPart:
+    """loss = ce_weight x mean cross-entropy + mse_weight x mean squared velocity error.
+
+    chunk_rows: logits are made for so many labelled rows at a time.
+    ce_limit, mse_limit: a first loss above stops the run (random weights give about ln(vocabulary) and 2);
+    null where random weights are meant.
+    """
+
+    ce_weight: float = 1.0
+    mse_weight: float = 1.0
+    chunk_rows: int = 2048
+    ce_limit: float | None = 6.0
+    mse_limit: float | None = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentsPart:
+    """How pictures become latents. sample: draw from the posterior (false: its mean). padded: all pictures of a
+    pack as one zero-padded batch, as upstream does. cache: folder that keeps encoded pictures."""
+
+    sample: bool = True
+    padded: bool = False
+    cache: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimPart:
+    """name: adamw or adamw8bit (states in 8 bits). warmup: steps of linear rise. schedule: constant or cosine
+    (down to min_lr at the last step). clip: largest norm of the gradient. ema: decay of the running mean of the
+    weights, null for none."""
+
+    name: str = "adamw"
+    lr: float = 2.5e-5
+    min_lr: float = 1e-7
+    schedule: str = "constant"
+    warmup: int = 0
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-15
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    ema: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelPart:
+    """shard: ranks that share one copy of the weights (0: all; less than all: hybrid, copies between groups).
+    params: numbers the weights are kept in; compute: numbers of the products (auto: bf16 on a GPU); reduce: of
+    the gradients' sum. recompute: what backward computes again instead of keeping: none, mlp, full; in every
+    `recompute_every`-th layer. compile: auto means on a GPU. reshard: give gathered weights back between
+    forward and backward. timeout_minutes: of a collective call."""
+
+    shard: int = 0
+    params: str = "fp32"
+    compute: str = "auto"
+    reduce: str = "fp32"
+    recompute: str = "none"
+    recompute_every: int = 1
+    compile: str = "auto"
+    reshard: bool = True
+    timeout_minutes: int = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavePart:
+    """every: steps between checkpoints, 0 only at the end. keep: newest whole ones that stay."""
+
+    every: int = 500
+    keep: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogPart:
+    """every: steps between lines. wandb: project name, null for none."""
+
+    every: int = 1
+    tensorboard: bool = True
+    wandb: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplesPart:
+    """Made during training, every so many steps (0: never). draw: prompts. chat: questions. edit, ask: picture
+    -> instruction or question. image_options, text_options: as for `bagel draw` and `bagel chat`."""
+
+    every: int = 0
+    draw: tuple[str, ...] = ()
+    chat: tuple[str, ...] = ()
+    edit: Mapping[str, str] = field(default_factory=dict)
+    ask: Mapping[str, str] = field(default_factory=dict)
+    image_options: Mapping[str, Any] = field(default_factory=dict)
+    text_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """run: the run's folder (config, log, checkpoints, samples); a run that was stopped goes on from its newest
+    whole checkpoint. steps: optimizer steps in all. accumulate: packs per rank and step. lora: see docs; empty
+    for none. device: auto, cpu, cuda."""
+
+    run: str
+    model: ModelPart
+    data: DataConfig
+    steps: int
+    accumulate: int = 1
+    device: str = "auto"
+    freeze: FreezePart = field(default_factory=FreezePart)
+    loss: LossPart = field(default_factory=LossPart)
+    latents: LatentsPart = field(default_factory=LatentsPart)
+    optim: OptimPart = field(default_factory=OptimPart)
+    parallel: ParallelPart = field(default_factory=ParallelPart)
+    save: SavePart = field(default_factory=SavePart)
+    log: LogPart = field(default_factory=LogPart)
+    samples: SamplesPart = field(default_factory=SamplesPart)
+    lora: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TrainConfig:
+        """Raises InputError for an unknown key (naming the nearest), a wrong type or an impossible value."""
+        config = build(cls, data, "config")
+        config = dataclasses.replace(config, data=DataConfig.from_dict(data["data"]))
+        _check(config)
+        return config
+
+    def to_yaml(self) -> str:
+        import yaml
+
+        return yaml.safe_dump(_plain(self), sort_keys=False, allow_unicode=True)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The file, on top of the one that its `base` names, then `section.key=value` in turn."""
+    data = _read(path)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise InputError(f"{override!r} is no override; write section.key=value, as in optim.lr=1e-4.")
+        _set(data, key, _parse(text, override))
+    return TrainConfig.from_dict(data)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}; check the path of the config.") from None
+    data = _parse(text, str(path)) or {}
+    if not isinstance(data, dict):
+        raise InputError(f"{path} holds a {type(data).__name__}; a config is a mapping of keys to values.")
+    base = data.pop("base", None)
+    return data if base is None else _merged(_read(path.parent / base), data)
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings are merged key by key, all else is replaced."""
+    both = {
+        key: _merged(below[key], value) if isinstance(value, Mapping) and isinstance(below.get(key), Mapping) else value
+        for key, value in above.items()
+    }
+    return {**below, **both}
+
+
+def _parse(text: str, where: str) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML 1.2's floats: 1e-4 is a number, not a text."""
+
+    number = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where} is no valid YAML: {error}") from None
+
+
+def _set(data: dict[str, Any], key: str, value: Any) -> None:
+    """`data.datasets.0.path`: a number steps into a list."""
+    *parents, last = key.split(".")
+    at: Any = data
+    for name in parents:
+        at = at[_index(at, name, key)] if isinstance(at, list) else at.setdefault(name, {})
+        if not isinstance(at, (dict, list)):
+            raise InputError(f"{key}: {name!r} holds {at!r}, not further keys.")
+    if isinstance(at, list):
+        at[_index(at, last, key)] = value
+    else:
+        at[last] = value
+
+
+def _index(items: Sequence[Any], name: str, key: str) -> int:
+    if not name.isdigit() or int(name) >= len(items):
+        raise InputError(f"{key}: {name!r} is no place in a list of {len(items)}; count from 0.")
+    return int(name)
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as mappings, tuples as lists."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+# --- values ----------------------------------------------------------------------------------------------
+
+_CHOICES = {
+    "model.init": ("checkpoint", "und", "scratch"),
+    "optim.name": ("adamw", "adamw8bit"),
+    "optim.schedule": ("constant", "cosine"),
+    "parallel.params": ("fp32", "bf16"),
+    "parallel.compute": ("auto", "fp32", "bf16"),
+    "parallel.reduce": ("fp32", "bf16"),
+    "parallel.recompute": ("none", "mlp", "full"),
+    "parallel.compile": ("auto", "on", "off"),
+}
+_LEAST = {
+    "steps": 1, "accumulate": 1, "loss.chunk_rows": 1, "loss.ce_weight": 0, "loss.mse_weight": 0, "optim.lr": 0,
+    "optim.warmup": 0, "optim.weight_decay": 0, "optim.min_lr": 0, "parallel.shard": 0,
+    "parallel.recompute_every": 1, "parallel.timeout_minutes": 1, "save.every": 0, "save.keep": 1, "log.every": 1,
+    "samples.every": 0,
+}  # fmt: skip
+
+
+def _check(config: TrainConfig) -> None:
+    for key, allowed in _CHOICES.items():
+        choose(_at(config, key), allowed, key)
+    for key, least in _LEAST.items():
+        if not _at(config, key) >= least:
+            raise InputError(f"{key} is {_at(config, key)}; it must be at least {least}.")
+    if config.loss.ce_weight == config.loss.mse_weight == 0:
+        raise InputError("loss.ce_weight and loss.mse_weight are both 0: nothing would be learnt.")
+    parts = (config.model.llm, config.model.vit, config.model.vae)
+    if (config.model.path is None) != all(parts) or (config.model.path and any(parts)):
+        raise InputError("model: give either path, or all of llm, vit and vae.")
+    if not config.model.path and config.model.init != "checkpoint":
+        raise InputError("model.init is for model.path; what llm, vit and vae lack is always made new.")
+    if config.model.layers is not None:
+        choose(config.model.layers, ("mot", "moe", "dense"), "model.layers")
+    if config.lora and config.freeze != FreezePart():
+        raise InputError("freeze does nothing beside lora, which freezes all but the adapters; leave it out.")
+    if config.optim.clip <= 0:
+        raise InputError(f"optim.clip is {config.optim.clip}; it must be above 0.")
+    if config.optim.ema is not None and not 0 < config.optim.ema < 1:
+        raise InputError(f"optim.ema is {config.optim.ema}; it must lie between 0 and 1, or be null.")
+    if config.optim.warmup >= config.steps:
+        raise InputError(f"optim.warmup {config.optim.warmup} is not below steps {config.steps}: lower it.")
+    if config.parallel.recompute == "none" and config.parallel.recompute_every != 1:
+        raise InputError("parallel.recompute_every does nothing while parallel.recompute is none.")
+    asked = config.samples
+    if asked.every and not (asked.draw or asked.chat or asked.edit or asked.ask):
+        raise InputError("samples.every is set, but there is nothing under samples.draw, chat, edit or ask.")
+
+
+def _at(config: TrainConfig, key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value

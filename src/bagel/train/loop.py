@@ -1,0 +1,282 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bagel.train import config as configs
+from bagel.train import optim, parallel, samples, state
+from bagel.train.config import RESOLVED, TrainConfig
+from bagel.train.errors import TrainError
+from bagel.train.feed import Data, Feed, Ready
+from bagel.train.freeze import UndFrozen
+from bagel.train.log import Reporter, flops, memory_gib, peak_flops
+from bagel.train.loss import Counts, errors, sums, total
+from bagel.train.setup import Setup, prepare
+
+
+def run(config_path: str | Path, overrides: Sequence[str] = ()) -> None:
+    """`bagel train CONFIG.yaml key=value ...`, alone or under torchrun."""
+    train(configs.load(Path(config_path), overrides))
+
+
+def train(config: TrainConfig, data: Data | None = None) -> None:
+    """Trains until `config.steps`, or until SIGTERM, going on from the newest whole checkpoint of the run.
+
+    data: packs from elsewhere than `config.data`. Raises InputError, CheckpointError or TrainError.
+    """
+    world = parallel.start(config.parallel, config.device)
+    try:
+        setup = prepare(config, world, data)
+        step = resume(setup)
+        with Reporter(config, world.is_main, step) as reporter, stop_asked() as stop:
+            if world.is_main:
+                (Path(config.run) / RESOLVED).write_text(config.to_yaml(), encoding="utf-8")
+            reporter.introduce(setup)
+            if step:
+                reporter.say(f"going on after step {step}")
+            Trainer(setup, reporter, stop, step).run()
+    finally:
+        parallel.stop(world)
+
+
+def resume(setup: Setup) -> int:
+    """Loads the newest whole checkpoint; -> the number of steps done."""
+    path = state.newest(Path(setup.config.run))
+    if path is None:
+        return 0
+    progress = setup.checkpoints.load(path, setup.tensors())
+    setup.data.load_state_dict(progress["data"])
+    return int(progress["step"])
+
+
+@dataclass
+class Stop:
+    """Whether somebody asked this process to end."""
+
+    asked: bool = False
+
+
+@contextmanager
+def stop_asked() -> Iterator[Stop]:
+    """SIGTERM, and the first Ctrl-C, end the run after the present step; a second Ctrl-C ends it at once."""
+    stop, before = Stop(), {}
+
+    def ask(number: int, frame: object) -> None:
+        stop.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, ask)
+    except ValueError:  # not the main thread: whoever runs this handles signals
+        pass
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Agreed(NamedTuple):
+    """Sums over all ranks, known before a step computes."""
+
+    ce_weights: float
+    mse_tokens: float
+    stop: float
+    tokens: float
+    flops: float
+    waited: float
+
+
+class Done(NamedTuple):
+    """A step that was launched; its numbers are on the device and are read when it is reported. sums: [packs, 2]
+    of this rank."""
+
+    step: int
+    agreed: Agreed
+    sums: Tensor
+    norm: Tensor
+    rate: float
+    packs: list[tuple[str, ...]]
+
+
+class Trainer:
+    """Steps, reports, saves."""
+
+    def __init__(self, setup: Setup, reporter: Reporter, stop: Stop, step: int) -> None:
+        self.setup, self.reporter, self.stop = setup, reporter, stop
+        self.config, self.world, self.model = setup.config, setup.world, setup.checkpoint.model
+        self.number = self.first = step
+        self.feed = Feed(setup.data, setup.encoder, self.world.device)
+        self.peak = peak_flops(self.world.device)
+        self.unread: Done | None = None
+        self.waited = 0.0
+
+    def run(self) -> None:
+        ended = self.number >= self.config.steps
+        self.reporter.seconds()
+        while not ended:
+            done, ended, save = self.step()
+            self._read()
+            self.unread = done
+            if save or self.number == self.first + 1 or self.world.device.type == "cpu":
+                self._read()
+            if save:
+                self._save()
+            self._tell(self.setup.checkpoints.poll())
+            if self.config.samples.every and self.number % self.config.samples.every == 0:
+                self._sample()
+        problem = self.setup.checkpoints.finish()
+        if problem:
+            raise TrainError(problem)
+        if self.number < self.config.steps:
+            self.reporter.say(f"stopped after step {self.number}; the same command goes on from there.")
+
+    def step(self) -> tuple[Done, bool, bool]:
+        """One optimizer step over `accumulate` packs; -> what it did, whether it is the last, whether to save.
+
+        The packs of the next step are prepared while this one computes, unless a checkpoint follows: its data
+        state must be that of the packs that were trained on.
+        """
+        ready = self.feed.take(self.config.accumulate)
+        agreed = self._agree(ready)
+        ended = bool(agreed.stop) or self.number + 1 == self.config.steps
+        every = self.config.save.every
+        save = ended or bool(every and (self.number + 1) % every == 0)
+        found = [self._backward(one, agreed, index) for index, one in enumerate(ready)]
+        if not save:
+            self.feed.ahead(self.config.accumulate)
+        rate = optim.rate(self.config.optim, self.number, self.config.steps)
+        norm = self._update(rate)
+        self.number += 1
+        names = [one.batch.samples for one in ready]
+        return Done(self.number, agreed, torch.stack(found), norm, rate, names), ended, save
+
+    def _agree(self, ready: Sequence[Ready]) -> Agreed:
+        waited, self.waited = self.feed.waited - self.waited, self.feed.waited
+        batches = [one.batch for one in ready]
+        own = Agreed(
+            ce_weights=sum(one.counts.ce for one in ready),
+            mse_tokens=sum(one.counts.mse for one in ready),
+            stop=float(self.stop.asked),
+            tokens=sum(len(batch) for batch in batches),
+            flops=sum(flops(self.model.config, batch) for batch in batches),
+            waited=waited,
+        )
+        return Agreed(*self.world.sum(own))
+
+    def _backward(self, one: Ready, agreed: Agreed, index: int) -> Tensor:
+        """Gradients of one pack; -> its two sums. FSDP takes the mean over ranks of what is a sum already."""
+        torch.manual_seed(hash((self.config.data.seed, self.number, self.world.rank, index)) % 2**63)
+        attend = UndFrozen(one.attend) if self.config.freeze.und else one.attend
+        found = sums(
+            errors(self.model, one.batch, one.target, attend, self.config.loss.chunk_rows), one.batch
+        )
+        loss = total(found, Counts(agreed.ce_weights, agreed.mse_tokens), self.config.loss)
+        if loss.requires_grad:
+            (loss * self.world.size).backward()
+        return torch.stack(found).detach()
+
+    def _update(self, rate: float) -> Tensor:
+        optimizer = self.setup.optimizer
+        optim.set_rate(optimizer, rate)
+        norm = optim.clip(self.setup.parameters, self.config.optim.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        if self.setup.ema:
+            self.setup.ema.update()
+        return norm
+
+    # --- after a step ------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Reads the numbers of the last step, stops the run if they are wrong, and reports them."""
+        done, self.unread = self.unread, None
+        if done is None:
+            return
+        own = done.sums.double().tolist()
+        ce_sum, mse_sum = self.world.sum([sum(pack[task] for pack in own) for task in (0, 1)])
+        ce = ce_sum / done.agreed.ce_weights if done.agreed.ce_weights else None
+        mse = mse_sum / done.agreed.mse_tokens if done.agreed.mse_tokens else None
+        norm = float(done.norm)
+        self._check_finite(done, own, ce, mse, norm)
+        if done.step == 1:
+            self._check_first(ce, mse)
+        seconds, size = self.reporter.seconds(), self.world.size
+        part = self.config.loss
+        values = {
+            "loss": part.ce_weight * (ce or 0.0) + part.mse_weight * (mse or 0.0),
+            "ce": ce,
+            "mse": mse,
+            "grad_norm": norm,
+            "lr": done.rate,
+            "tokens": done.agreed.tokens,
+            "tokens_per_second": done.agreed.tokens / seconds,
+            "mfu": done.agreed.flops / seconds / size / self.peak if self.peak else None,
+            "memory_gib": memory_gib(self.world.device),
+            "data_wait": min(1.0, done.agreed.waited / size / seconds),
+        }
+        self.reporter.step(done.step, values)
+
+    def _check_finite(
+        self, done: Done, own: list[list[float]], ce: float | None, mse: float | None, norm: float
+    ) -> None:
+        if all(value is None or math.isfinite(value) for value in (ce, mse, norm)):
+            return
+        bad = [list(names) for names, pack in zip(done.packs, own, strict=True) if not all(map(math.isfinite, pack))]
+        everyone = self.world.gather(bad)
+        packs = [names for rank in everyone for names in rank] or [list(names) for names in done.packs]
+        path = Path(self.config.run) / f"bad-batch-step-{done.step:08d}.json"
+        if self.world.is_main:
+            path.write_text(json.dumps({"step": done.step, "ce": ce, "mse": mse, "samples": packs}), encoding="utf-8")
+        last = self._last_checkpoint()
+        raise TrainError(
+            f"step {done.step}: cross-entropy {ce}, squared error {mse}, gradient norm {norm}. The pack holds "
+            f"{', '.join(packs[0][:5])}{' ...' if len(packs[0]) > 5 else ''} (all in {path.name}). {last}"
+        )
+
+    def _last_checkpoint(self) -> str:
+        self.setup.checkpoints.finish()
+        path = state.newest(Path(self.config.run))
+        return f"{path.name} is the last whole checkpoint." if path else "There is no checkpoint yet."
+
+    def _check_first(self, ce: float | None, mse: float | None) -> None:
+        part = self.config.loss
+        for name, value, limit, what in (
+            ("ce_limit", ce, part.ce_limit, "cross-entropy"), ("mse_limit", mse, part.mse_limit, "squared error")
+        ):  # fmt: skip
+            if value is not None and limit is not None and value > limit:
+                share = self.setup.start.coverage().share
+                cause = (
+                    "the weights do not fit the configuration (another tokenizer, position table or timestep_shift?)"
+                    if share > 0.99
+                    else f"only {share:.1%} of the base weights came from files"
+                )
+                raise TrainError(
+                    f"the first {what} is {value:.3f}, above loss.{name} {limit}: likely {cause}. Set loss.{name} to "
+                    "null if such a start is meant."
+                )
+
+    def _save(self) -> None:
+        of_rank = self.world.gather(self.setup.data.state_dict())
+        progress = {"step": self.number, "ranks": self.world.size, "data": of_rank}
+        self._tell(self.setup.checkpoints.save(self.number, self.setup.tensors(), progress))
+
+    def _sample(self) -> None:
+        for shown in samples.make(self.setup):
+            self.reporter.sample(self.number, shown.name, shown.text, shown.image)
+
+    def _tell(self, problem: str | None) -> None:
+        if problem:
+            self.reporter.say(f"WARNING: {problem}")

@@ -1,0 +1,140 @@
+"""The optimiser, its learning rate, clipping, and the running mean of the weights; all of it on this rank's shards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bagel.errors import InputError
+from bagel.train.config import OptimPart
+from bagel.train.parallel import local, whole
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def make(parameters: Mapping[str, nn.Parameter], part: OptimPart) -> torch.optim.Optimizer:
+    """AdamW. Fused on a GPU; one tensor after the other on the CPU (the foreach form leaks objects on sharded
+    tensors). Raises InputError where the 8-bit one is not installed."""
+    values = list(parameters.values())
+    settings: dict[str, Any] = {
+        "lr": part.lr, "betas": (part.beta1, part.beta2), "eps": part.eps, "weight_decay": part.weight_decay
+    }  # fmt: skip
+    if part.name == "adamw":
+        fused = values[0].device.type == "cuda"
+        return torch.optim.AdamW(values, **settings, fused=fused, foreach=False)
+    return _adamw_8bit(values, settings)
+
+
+def _adamw_8bit(values: list[nn.Parameter], settings: dict[str, Any]) -> torch.optim.Optimizer:
+    """torchao's, which knows sharded tensors; else bitsandbytes' on one GPU."""
+    try:
+        from torchao.optim import AdamW8bit
+
+        return AdamW8bit(values, **settings)
+    except ImportError:
+        pass
+    try:
+        from bitsandbytes.optim import AdamW8bit as OfOneGPU
+    except ImportError:
+        raise InputError("optim.name adamw8bit needs torchao (`pip install torchao`), or bitsandbytes.") from None
+    if any(hasattr(value, "to_local") for value in values):
+        raise InputError("optim.name adamw8bit on several GPUs needs torchao: `pip install torchao`.")
+    return OfOneGPU(values, **settings)
+
+
+def rate(part: OptimPart, step: int, steps: int) -> float:
+    """The learning rate of a step counted from 0: a linear rise over `warmup` steps (the first is not wasted at
+    rate 0, as it is upstream), then constant, or half a cosine down to `min_lr` at the last step."""
+    if step < part.warmup:
+        return part.lr * (step + 1) / part.warmup
+    if part.schedule == "constant":
+        return part.lr
+    done = (step - part.warmup) / max(1, steps - 1 - part.warmup)
+    return part.min_lr + (part.lr - part.min_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """8-bit optimisers keep it as a tensor, which is filled in place."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(value)
+        else:
+            group["lr"] = value
+
+
+def clip(parameters: Mapping[str, nn.Parameter], limit: float) -> Tensor:
+    """Scales the gradients down to a norm of `limit` over all parameters and ranks; -> the norm before, a number
+    on the device."""
+    values = list(parameters.values())
+    norm = nn.utils.get_total_norm([value.grad for value in values if value.grad is not None], 2.0)
+    norm = whole(norm)
+    grads = [local(value.grad) for value in values if value.grad is not None]
+    torch._foreach_mul_(grads, (limit / (norm + 1e-6)).clamp(max=1.0))
+    return norm
+
+
+def states(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """All tensors of the optimiser by name, for a checkpoint to write or to fill. Before the first step they do
+    not exist; a step at rate 0 makes them."""
+    if not optimizer.state:
+        _first_step(optimizer)
+    return {
+        f"{name}.{key}": value
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state[parameter].items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _first_step(optimizer: torch.optim.Optimizer) -> None:
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    set_rate(optimizer, 0.0)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    set_rate(optimizer, rates[0])
+
+
+class Ema:
+    """The running mean of the trained weights, float32, sharded as they are."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+        self.decay, self._parameters = decay, parameters
+        self.mean = {name: value.detach().clone().float() for name, value in parameters.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        means = [local(value) for value in self.mean.values()]
+        now = [local(value.detach()).float() for value in self._parameters.values()]
+        torch._foreach_lerp_(means, now, 1 - self.decay)
+
+    @torch.no_grad()
+    def start_anew(self) -> None:
+        for name, value in self._parameters.items():
+            local(self.mean[name]).copy_(local(value))
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The mean in the model, for sampling; afterwards the weights again."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, value in self._parameters.items():
+            mean, weight = local(self.mean[name]), local(value.detach())
+            kept = weight.clone()
+            weight.copy_(mean)
+            mean.copy_(kept)

@@ -1,0 +1,38 @@
+"""Pictures and answers from the model as it is, through the same code that serves it. Every rank makes all of
+them, in step, since a sharded model answers only when all ranks ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+from bagel.infer.conversation import Runtime
+from bagel.infer.pipeline import Bagel
+from bagel.train.parallel import for_sampling
+from bagel.train.setup import Setup
+
+
+class Shown(NamedTuple):
+    """A sample: what it is called, what was asked and answered, and the PIL picture if one was drawn."""
+
+    name: str
+    text: str
+    image: Any = None
+
+
+def make(setup: Setup) -> Iterator[Shown]:
+    """From the running mean of the weights where there is one."""
+    asked = setup.config.samples
+    pictures, texts = {"seed": 0, **asked.image_options}, {"seed": 0, **asked.text_options}
+    mean = setup.ema.in_place() if setup.ema else nullcontext()
+    with mean, for_sampling(setup.checkpoint.model):
+        bagel = Bagel(Runtime.of(setup.checkpoint))
+        for number, prompt in enumerate(asked.draw):
+            yield Shown(f"draw-{number}", prompt, bagel.draw(prompt, **pictures).image)
+        for number, (path, instruction) in enumerate(asked.edit.items()):
+            yield Shown(f"edit-{number}", instruction, bagel.edit(path, instruction, **pictures).image)
+        for number, (path, question) in enumerate(asked.ask.items()):
+            yield Shown(f"ask-{number}", f"{question}\n{bagel.chat([path, question], **texts).text}")
+        for number, question in enumerate(asked.chat):
+            yield Shown(f"chat-{number}", f"{question}\n{bagel.chat([question], **texts).text}")

@@ -1,0 +1,105 @@
+"""Everything that a run needs, made from its config in the order that keeps memory low: the model on the meta
+device, then sharded, then each rank's shards allocated and read."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bagel import lora
+from bagel.checkpoint import Checkpoint
+from bagel.data.config import build
+from bagel.data.loader import PackLoader
+from bagel.infer.pipeline import find_model
+from bagel.model.config import Layers
+from bagel.train import optim, parallel
+from bagel.train.config import ModelPart, TrainConfig
+from bagel.train.feed import Data
+from bagel.train.freeze import freeze
+from bagel.train.init import VAE_PREFIX, Start, from_folder, from_parts
+from bagel.train.noise import LatentEncoder
+from bagel.train.parallel import World, local, local_rows
+from bagel.train.state import Checkpoints
+
+
+@dataclass
+class Setup:
+    """A run, ready to step. parameters: those that are trained, by name."""
+
+    config: TrainConfig
+    world: World
+    checkpoint: Checkpoint
+    start: Start
+    data: Data
+    encoder: LatentEncoder
+    parameters: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    ema: optim.Ema | None
+    checkpoints: Checkpoints
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a checkpoint holds, by name."""
+        named: dict[str, Tensor] = {f"model.{name}": value for name, value in self.parameters.items()}
+        named |= {f"ema.{name}": value for name, value in (self.ema.mean.items() if self.ema else ())}
+        return named | {f"optim.{k}": v for k, v in optim.states(self.optimizer, self.parameters).items()}
+
+
+def prepare(config: TrainConfig, world: World, data: Data | None = None) -> Setup:
+    """Raises InputError or CheckpointError before any memory is taken, for all that can be told by then."""
+    start = start_of(config.model, config.data.seed)
+    if data is None:
+        pinned = world.device.type == "cuda"
+        data = PackLoader(config.data, start.config, start.tokenizer, world.rank, world.size, pinned)
+    model, vae = start.model.to(parallel.params_dtype(config.parallel)), start.vae
+    adapters = _choose_trained(start, config)
+    parallel.apply(model, config.parallel, world)
+    model.to_empty(device=world.device).train()
+    start.fill(model)
+    _reset(model, adapters, config.data.seed)
+    vae.to(parallel.compute_dtype(config.parallel, world.device)).to_empty(device=world.device)
+    start.fill(vae, VAE_PREFIX)
+    parameters = optim.trained(model)
+    compiled = parallel.is_compiled(config.parallel, world.device)
+    return Setup(
+        config=config,
+        world=world,
+        checkpoint=Checkpoint(start.config, model, vae, start.tokenizer),
+        start=start,
+        data=data,
+        encoder=LatentEncoder(vae, config.latents, start.config.latent_patch_size, compiled),
+        parameters=parameters,
+        optimizer=optim.make(parameters, config.optim),
+        ema=optim.Ema(parameters, config.optim.ema) if config.optim.ema else None,
+        checkpoints=Checkpoints(Path(config.run), config.save.keep, world),
+    )
+
+
+def start_of(part: ModelPart, seed: int) -> Start:
+    layers = Layers(part.layers) if part.layers else None
+    if part.path:
+        return from_folder(find_model(part.path), init=part.init, layers=layers, seed=seed, **part.settings)
+    llm, vit, vae = (Path(path) for path in (part.llm, part.vit, part.vae) if path)
+    return from_parts(llm, vit, vae, layers=layers or Layers.MOT, seed=seed, **part.settings)
+
+
+def _choose_trained(start: Start, config: TrainConfig) -> list[lora.Adapter]:
+    if not config.lora:
+        freeze(start.model, config.freeze)
+        return []
+    lora.attach(start.model, build(lora.LoraConfig, config.lora, "lora"), seed=config.data.seed)
+    return lora.adapters(start.model)
+
+
+@torch.no_grad()
+def _reset(model: nn.Module, adapters: list[lora.Adapter], seed: int) -> None:
+    """New adapters, the same on any number of ranks: A uniform as in peft, B zero."""
+    for adapter in adapters:
+        generator = torch.Generator().manual_seed(seed + zlib.crc32(adapter.published.encode()))
+        bound = adapter.A.shape[1] ** -0.5
+        values = torch.rand(adapter.A.shape, generator=generator) * (2 * bound) - bound
+        local(adapter.A).copy_(values[local_rows(adapter.A)])
+        local(adapter.B).zero_()
