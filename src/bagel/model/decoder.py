@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from bagel.model.attention import QKV, Attend
 from bagel.model.config import Layers, LLMConfig
-from bagel.model.layers import RMSNorm, Rotary, SwiGLU, rotate
+from bagel.model.kernels import norm_and_rotate
+from bagel.model.layers import RMSNorm, Rotary, SwiGLU, add_linear
 
 Angles = tuple[Tensor, Tensor]
 
@@ -36,13 +37,16 @@ class Expert(nn.Module):
 
     def project(self, x: Tensor, angles: Angles) -> QKV:
         """x [T, D] -> normalised, rotated queries and keys, and values."""
-        q, k, v = self.qkv(self.input_norm(x)).unflatten(-1, (-1, self.head_dim)).split(self.heads, dim=1)
-        return QKV(rotate(self.q_norm(q), *angles), rotate(self.k_norm(k), *angles), v)
+        heads = self.qkv(self.input_norm(x)).unflatten(-1, (-1, self.head_dim))
+        counts = self.heads[:2]
+        weights = self.q_norm.weight, self.k_norm.weight
+        q, k = norm_and_rotate(heads, weights, counts, *angles, self.q_norm.eps)
+        return QKV(q, k, heads[:, sum(counts) :])
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Adds what attention gave [T, N, H] and the MLP's answer to the residual stream x [T, D]."""
-        x = x + self.o(attended.flatten(1))
-        return x + self.mlp(self.post_norm(x))
+        x = add_linear(x, self.o, attended.flatten(1))
+        return add_linear(x, self.mlp.down, self.mlp.inner(self.post_norm(x)))
 
     def share_all_but_mlp(self, other: Expert) -> None:
         for name, module in other.named_children():

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bagel.model.kernels import rms_norm, swiglu
+
 ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "gelu": F.gelu,
@@ -30,7 +32,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class Rotary(nn.Module):
@@ -48,12 +50,6 @@ class Rotary(nn.Module):
         return angle.cos(), angle.sin()
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns the pairs (i, i + H/2) of x [T, N, H] by their angle; in float32, returned in x's dtype."""
-    first, second = x.float().chunk(2, dim=-1)
-    return (x.float() * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
-
-
 class SwiGLU(nn.Module):
     """down(silu(gate x) * up x). Gate and up are one product: rows [gate; up] of one weight."""
 
@@ -63,8 +59,19 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        return self.down(self.inner(x))
+
+    def inner(self, x: Tensor) -> Tensor:
+        """All but the last product."""
+        return swiglu(self.gate_up(x))
+
+
+def add_linear(x: Tensor, linear: nn.Module, y: Tensor) -> Tensor:
+    """x + linear(y), as one product where that is plain matrix arithmetic. Not in training: under autocast a
+    product would round the residual stream as well."""
+    if type(linear) is nn.Linear and linear.bias is None and not torch.is_grad_enabled():
+        return torch.addmm(x, y, linear.weight.t())
+    return x + linear(y)
 
 
 class MLP(nn.Module):
