@@ -1,0 +1,27 @@
+"""A generated world whose answers can be checked: what `mini` is trained and judged on.
+
+`make` and `samples` give exercises, the same ones for the same numbers; `bagel.world.check.judge` judges what a model
+makes of them from the output alone (it needs SciPy, which the extra "world" brings); `contact_sheet` shows them.
+"""
+
+from .sample import Picture, Sample, TargetAnswer, TargetPicture, Text, Thought
+from .sheet import contact_sheet
+from .splits import heldout
+from .stream import WEIGHTS, make, sample, samples
+from .tasks import TASKS
+
+__all__ = [
+    "TASKS",
+    "WEIGHTS",
+    "Picture",
+    "Sample",
+    "TargetAnswer",
+    "TargetPicture",
+    "Text",
+    "Thought",
+    "contact_sheet",
+    "heldout",
+    "make",
+    "sample",
+    "samples",
+]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from scipy import ndimage
@@ -12,7 +13,7 @@ from .segment import FAR_FROM_ANY, Region, Segmented, segment
 
 WINDOW = 55  # side of the square in which masks are compared; holds the largest thing
 RADII = range(7, 27)
-BLUR = 0.9  # what an autoencoder typically does to an edge, in pixels
+BLURS = (0.7, 1.3)  # what an autoencoder does to an edge, in pixels: little, or much
 WORST_FIT = 0.14  # squared difference from the template, as a share of both energies
 CORE_AGREES = 0.8  # share of the core that must be of the thing's colour
 
@@ -65,7 +66,7 @@ def _recognise(parts: Segmented, region: Region) -> Seen:
     colour, rgb, fault = _colour(pixels, mask, parts.backdrop)
     near = ndimage.binary_dilation(mask, iterations=2)
     cover = np.clip(pixels @ rgb / max(float(rgb @ rgb), 1.0), 0, 1) * near
-    shape, r, (cy, cx), misfit = _shape(cover)
+    shape, r, (cy, cx), misfit = _shape(cover, max(region.mask.shape) / 2)
     if not fault and misfit > WORST_FIT:
         fault = f"a {colour} blob of no clear shape at ({cx + columns.start:.0f}, {cy + rows.start:.0f})"
     return Seen(shape, colour, cx + columns.start, cy + rows.start, r, fault)
@@ -78,7 +79,8 @@ def _widened(box: tuple[slice, slice], shape: tuple[int, ...]) -> tuple[slice, s
 
 
 def _colour(pixels: np.ndarray, mask: np.ndarray, backdrop: np.ndarray) -> tuple[str, np.ndarray, str]:
-    """Name and value (relative to the backdrop) of the colour in the core of a mask, and a fault."""
+    """Name of the colour in the core of a mask, its palette value relative to the backdrop, and a fault. The measured
+    value would be too pale for small things, whose core is blurred."""
     inside = pixels[mask]
     contrast = np.linalg.norm(inside, axis=1)
     core = inside[contrast >= 0.8 * np.percentile(contrast, 80)]
@@ -90,7 +92,7 @@ def _colour(pixels: np.ndarray, mask: np.ndarray, backdrop: np.ndarray) -> tuple
         fault = f"a thing of no known colour (nearest is {name})"
     elif agree < CORE_AGREES:
         fault = f"a {name} thing of more than one colour"
-    return name, rgb, fault
+    return name, np.array(COLOURS[name]) - backdrop, fault
 
 
 @lru_cache(maxsize=1)
@@ -98,12 +100,11 @@ def _templates() -> tuple[np.ndarray, np.ndarray, list[tuple[str, int, float, fl
     """All shapes at all radii, blurred, centre of mass in the middle: masks [n, WINDOW^2], their energies [n], and
     for each its shape, radius, and where the shape's origin lies from the centre of mass (y, x)."""
     masks, facts = [], []
-    for shape in SHAPES:
-        for r in RADII:
-            cover = ndimage.gaussian_filter(np.pad(sprite(shape, r), 4), BLUR)
-            window, (cy, cx) = _centred(cover)
-            masks.append(window.ravel())
-            facts.append((shape, r, cover.shape[0] // 2 - cy, cover.shape[1] // 2 - cx))
+    for r, shape, blur in product(RADII, SHAPES, BLURS):
+        cover = ndimage.gaussian_filter(np.pad(sprite(shape, r), 4), blur)
+        window, (cy, cx) = _centred(cover)
+        masks.append(window.ravel())
+        facts.append((shape, r, cover.shape[0] // 2 - cy, cover.shape[1] // 2 - cx))
     stack = np.stack(masks)
     return stack, (stack * stack).sum(1), facts
 
@@ -116,13 +117,20 @@ def _centred(cover: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
     return ndimage.map_coordinates(cover.astype(np.float32), at, order=1), (cy, cx)
 
 
-def _shape(cover: np.ndarray) -> tuple[str, float, tuple[float, float], float]:
-    """Shape, radius, origin (y, x) and misfit (0 perfect, 1 nothing in common) of a soft mask."""
+def _shape(cover: np.ndarray, reach: float) -> tuple[str, float, tuple[float, float], float]:
+    """Shape, radius, origin (y, x) and misfit (0 perfect, 1 nothing in common) of a soft mask that reaches about so
+    many pixels from its middle; only radii that fit this are tried."""
+    each = len(SHAPES) * len(BLURS)
+    first = min(max(int(reach / 1.1) - 3 - RADII.start, 0), len(RADII) - 1)
+    last = max(int(reach / 0.85) + 3 - RADII.start, first + 1)
+    some = slice(first * each, last * each)
     window, (cy, cx) = _centred(cover)
     masks, energies, facts = _templates()
     flat = window.ravel()
     energy = float(flat @ flat)
-    misfit = (energy + energies - 2 * masks @ flat) / (energy + energies)
+    common = np.einsum("ij,j->i", masks[some], flat)  # not `@`: its threads get in each other's way in worker processes
+    both = energy + energies[some]
+    misfit = (both - 2 * common) / both
     best = int(misfit.argmin())
-    shape, r, dy, dx = facts[best]
+    shape, r, dy, dx = facts[first * each + best]
     return shape, r, (cy + dy, cx + dx), float(misfit[best])

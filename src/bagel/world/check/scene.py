@@ -5,7 +5,7 @@ from scipy.optimize import linear_sum_assignment
 
 from ..goals import SceneGoal, Want
 from ..scene import stands
-from .recognise import Seen, read
+from .recognise import Reading, Seen, read
 from .verdict import Verdict, right, wrong
 
 RADIUS_SLACK = 2.6  # pixels; the sizes small, medium, large lie five apart
@@ -13,7 +13,11 @@ RADIUS_SLACK = 2.6  # pixels; the sizes small, medium, large lie five apart
 
 def check_scene(pixels: np.ndarray, goal: SceneGoal) -> Verdict:
     """Judge a uint8 RGB picture [128, 128, 3]."""
-    seen = read(pixels)
+    return check_reading(read(pixels), goal)
+
+
+def check_reading(seen: Reading, goal: SceneGoal) -> Verdict:
+    """Judge what was recognised in a picture."""
     if seen.background is None:
         return wrong("the background has no known colour")
     if goal.background and seen.background != goal.background:

@@ -92,8 +92,7 @@ def turn(kit: Kit) -> Draft | None:
     thing = _still(kit, kit.radius("large"), shape)
     start = kit.rng.randrange(0, TURN_PERIOD[shape], 15)
     mover = Mover(thing.but(angle=start), spin=spin)
-    movers = [mover] + ([_moving(kit)] if kit.chance(0.3) else [])
-    return _frames(kit, movers, given, wanted, {_motion("turn", mover)})
+    return _frames(kit, [mover], given, wanted, {_motion("turn", mover)})
 
 
 def _motion(law: str, mover: Mover) -> Combo:

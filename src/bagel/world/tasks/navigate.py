@@ -11,7 +11,7 @@ from math import hypot
 
 from ..goals import ViewGoal
 from ..palette import WALLS
-from ..room import ACTIONS, REACH, WIDTH, Prop, Room, Stand, act, all_props_clear, point_ahead, walls_seen
+from ..room import ACTIONS, PROPS, REACH, WIDTH, Prop, Room, Stand, act, all_props_clear, point_ahead, walls_seen
 from ..sample import Part, Picture, TargetPicture, Text
 from ..splits import HELDOUT_PROPS, TRAIN_PROPS, Combo, heldout
 from .kit import Draft, Kit, Tasks
@@ -83,9 +83,14 @@ def choose_actions(kit: Kit, n: int) -> list[str]:
 
 
 def mistakes(before: Stand, action: str, after: Stand) -> tuple[Stand, ...]:
-    """The views that a missed or a wrong last action would give."""
-    wrong = [before] + [act(before, other) for other in ACTIONS if other != action]
-    return tuple(stand for stand in wrong if stand is not None and stand != after)
+    """What a missed or a wrong last action would show, and the right view with one thing of another kind."""
+    found = [before] + [act(before, other) for other in ACTIONS if other != action]
+    props = after.room.props
+    for i, prop in enumerate(props):
+        for kind in PROPS:
+            changed = (*props[:i], replace(prop, kind=kind), *props[i + 1 :])
+            found.append(replace(after, room=replace(after.room, props=changed)))
+    return tuple(stand for stand in found if stand is not None and stand != after)
 
 
 def stated(start: Stand, actions: Sequence[str]) -> set[Combo]:
