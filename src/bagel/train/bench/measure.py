@@ -1,0 +1,213 @@
+"""One table: variants of the trainer's step on one device, beside what the device can do."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bagel.data.packing import TrainPack
+from bagel.devices import pick_device
+from bagel.errors import DeviceError, InputError
+from bagel.model.config import ModelConfig
+from bagel.train import parallel
+from bagel.train.bench import where
+from bagel.train.bench.build import trainer
+from bagel.train.bench.shapes import Mix, Packs, model_config
+from bagel.train.config import ParallelPart
+from bagel.train.log import flops, memory_gib, peak_flops
+from bagel.train.loop import Trainer
+from bagel.train.parallel import World
+
+VARIANTS = ("eager-full", "eager-none", "compiled-full", "compiled-mlp", "compiled-none")
+"""Compiled or not, and what is recomputed in backward (see `parallel.recompute`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """lora: the 7B sizes with adapters of `rank`. smoke: tiny, on the CPU. variants: empty is a choice by device.
+    optimizer: adamw, or master (bf16 weights with an exact float32 master). params: bf16 or fp32 weights (fp32 goes
+    through FSDP's casts, as several GPUs do)."""
+
+    lora: bool = False
+    smoke: bool = False
+    variants: tuple[str, ...] = ()
+    optimizer: str = "adamw"
+    params: str = "bf16"
+    steps: int = 9
+    warmup: int = 4
+    rank: int = 32
+    profile: bool = True
+
+
+def bench(options: BenchOptions, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """Runs the table; -> plain values, ready for JSON. say: called with a line before each part.
+
+    Raises DeviceError without a GPU (but for `smoke`), InputError for numbers that cannot be.
+    """
+    if options.steps < 2 or options.warmup < 1:
+        raise InputError("steps must be at least 2, warmup at least 1.")
+    device = pick_device("cpu" if options.smoke else "auto")
+    if device.type != "cuda" and not options.smoke:
+        raise DeviceError("`bagel bench train` needs a GPU; try --cpu-smoke to see whether it runs.")
+    config, mix = model_config(options.lora, options.smoke), Mix.of(options.lora, options.smoke)
+    packs = Packs(config, mix, pinned=device.type == "cuda")
+    dtype = torch.float32 if options.smoke else torch.bfloat16
+    say("ceilings")
+    found = where.ceilings(config, packs.packs[0].pack.layout.num_und, device, dtype)
+    rows = []
+    for name in options.variants or _default_variants(options):
+        say(name)
+        rows.append(_measured(name, options, config, packs, device))
+    if not options.variants and "step_seconds" not in rows[-1]:
+        say("compiled-mlp, since compiled-none does not fit")
+        rows.append(_measured("compiled-mlp", options, config, packs, device))
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "model": _model_name(options, config),
+        "options": {"optimizer": options.optimizer, "params": options.params, "steps": options.steps},
+        "pack": _pack_facts(packs.packs[0], config, options),
+        "ceilings": found,
+        "rows": rows,
+    }
+
+
+def _default_variants(options: BenchOptions) -> tuple[str, ...]:
+    if options.smoke:
+        return ("eager-none",)
+    return ("compiled-full", "compiled-mlp") if options.lora else ("eager-full", "compiled-none")
+
+
+def _measured(
+    name: str, options: BenchOptions, config: ModelConfig, packs: Packs, device: torch.device
+) -> dict[str, Any]:
+    """One row; without `step_seconds` if it does not fit the device."""
+    compiled, _, recompute = name.partition("-")
+    part = ParallelPart(
+        params="fp32" if options.smoke else options.params,
+        compile="on" if compiled == "compiled" else "off",
+        recompute=recompute,
+    )
+    torch._dynamo.reset()
+    _forget(device)
+    world = parallel.start(part, device.type)
+    try:
+        rank = options.rank if options.lora else None
+        return _timed(trainer(config, packs, part, world, options.optimizer, rank), name, options, config, packs)
+    except torch.cuda.OutOfMemoryError:
+        return {"variant": name, "note": "out of memory"}
+    finally:
+        parallel.stop(world)
+
+
+def _forget(device: torch.device) -> None:
+    """Frees what the variant before held."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _timed(made: Trainer, name: str, options: BenchOptions, config: ModelConfig, packs: Packs) -> dict[str, Any]:
+    world, begin = made.world, time.perf_counter()
+    for _ in range(max(options.warmup, len(packs.packs) + 1)):
+        made.step()
+    _wait(world)
+    warm = time.perf_counter() - begin
+    if world.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(world.device)
+    took, waited = _steps(made, options.steps)
+    typical = statistics.median(took)
+    batch = packs.packs[0]
+    work, peak = _work(config, batch, options), peak_flops(world.device)
+    row = {
+        "variant": name,
+        "step_seconds": typical,
+        "mean_seconds": statistics.fmean(took),
+        "tokens_per_second": len(batch) / typical,
+        "tflops": work / typical / 1e12,
+        "mfu": work / typical / peak if peak else None,
+        "peak_gib": memory_gib(world.device),
+        "data_wait": waited / sum(took),
+        "warmup_seconds": warm,
+        "vae_seconds": where.seconds(lambda: made.setup.encoder(_on(batch, world)), world.device, 3),
+        "trained_parameters": sum(value.numel() for value in made.setup.parameters.values()),
+    }
+    if options.lora:
+        full = flops(config, batch)
+        row["note"] = (
+            f"counted is what adapters need, forward and input gradients; by the 6 x weights of a full fine-tune it "
+            f"would be {full / typical / 1e12:.0f} TFLOP/s" + (f", MFU {full / typical / peak:.1%}" if peak else "")
+        )
+    if options.profile:
+        made._update = where.marked(made._update)  # type: ignore[method-assign]
+        row["where"] = where.profiled(made.step, world.device, 2)
+    return row
+
+
+def _steps(made: Trainer, count: int) -> tuple[list[float], float]:
+    """Seconds of each step, and those spent waiting for data. On a GPU nothing waits for the device in between."""
+    before = made.feed.waited
+    if made.world.device.type != "cuda":
+        took = []
+        for _ in range(count):
+            begin = time.perf_counter()
+            made.step()
+            took.append(time.perf_counter() - begin)
+        return took, made.feed.waited - before
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
+    events[0].record()
+    for event in events[1:]:
+        made.step()
+        event.record()
+    _wait(made.world)
+    took = [a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(events)]
+    return took, made.feed.waited - before
+
+
+def _work(config: ModelConfig, batch: TrainPack, options: BenchOptions) -> float:
+    """FLOP of a pack as `log.flops` counts. With adapters the frozen weights have no gradients: 4 x weights for 6,
+    and 2 x for the ViT, through which no gradient passes; attention and head as before but for the head's."""
+    full = flops(config, batch)
+    if not options.lora:
+        return full
+    llm, vit = config.llm, config.vit
+    layer = llm.hidden_size * (2 * llm.hidden_size + 2 * llm.num_key_value_heads * llm.head_dim)
+    layer += 3 * llm.hidden_size * llm.intermediate_size
+    vit_layer = 4 * vit.hidden_size**2 + 2 * vit.hidden_size * vit.intermediate_size
+    spared = 2 * layer * llm.num_hidden_layers * len(batch) + 4 * vit_layer * vit.num_built_layers * batch.counts["vit"]
+    return full - spared - 2 * llm.vocab_size * llm.hidden_size * batch.counts["ce"]
+
+
+def _pack_facts(batch: TrainPack, config: ModelConfig, options: BenchOptions) -> dict[str, Any]:
+    und = batch.pack.layout.num_und
+    return {
+        "tokens": len(batch),
+        "und": und,
+        "gen": len(batch) - und,
+        "vit": batch.counts["vit"],
+        "labels": batch.counts["ce"],
+        "pictures": len(batch.picture_sizes),
+        "tflop": _work(config, batch, options) / 1e12,
+    }
+
+
+def _model_name(options: BenchOptions, config: ModelConfig) -> str:
+    llm = config.llm
+    kind = f"LoRA of rank {options.rank} on a frozen" if options.lora else "full training of a"
+    return f"{kind} {llm.layers.value} of {llm.num_hidden_layers} layers, width {llm.hidden_size}; {options.optimizer}"
+
+
+def _on(batch: TrainPack, world: World) -> TrainPack:
+    return batch.to(world.device)
+
+
+def _wait(world: World) -> None:
+    if world.device.type == "cuda":
+        torch.cuda.synchronize(world.device)

@@ -1,0 +1,119 @@
+"""The ceilings of a device, and where the time of a step goes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from bagel.model.config import ModelConfig
+
+_KINDS = (
+    ("attention", r"flex|triton_tem|flash|fmha|sdpa|attention"),
+    ("VAE (convolutions and norms)", r"conv(?!ert)|fprop|implicit_gemm|nchw|nhwc"),
+    ("products", r"gemm|nvjet|cutlass|cublas|xmma|wgmma|aten::(mm|addmm|bmm|matmul)|splitk"),
+    ("optimiser", r"adam|multi_tensor|foreach|lerp"),
+    ("copies", r"memcpy|memset|copy_kernel|aten::copy_|CatArray"),
+    ("sums between ranks", r"nccl"),
+    ("elementwise", r"."),
+)
+
+
+_RANGE = re.compile(r"ProfilerStep|bench:|## |Torch-Compiled|Optimizer\.")
+"""Names that stand for a stretch of time and not for work of their own."""
+
+
+def kind_of(kernel: str) -> str:
+    """The kind of work that a kernel (on a CPU: an operator) does, by its name."""
+    return next(kind for kind, pattern in _KINDS if re.search(pattern, kernel, re.IGNORECASE))
+
+
+def profiled(step: Callable[[], object], device: torch.device, steps: int) -> dict[str, float]:
+    """Milliseconds a step by kind of work. On a GPU the kernels' own times, which overlap on side streams: their
+    sum may exceed the step. What was launched inside `optimiser` (a range) counts as that whatever its name."""
+    gpu = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
+    with profile(activities=activities) as prof:
+        for _ in range(steps):
+            step()
+        if gpu:
+            torch.cuda.synchronize(device)
+    spent: dict[str, float] = defaultdict(float)
+    for event in prof.events() or ():
+        on_gpu = event.device_type == torch.autograd.DeviceType.CUDA
+        if on_gpu == gpu and not (getattr(event, "is_user_annotation", False) or _RANGE.match(event.name)):
+            spent[kind_of(event.name)] += event.device_time if gpu else event.self_cpu_time_total
+    _move_optimiser(spent, prof, gpu)
+    return {kind: spent[kind] / 1000 / steps for kind, _ in _KINDS if spent[kind] > 0}
+
+
+def _move_optimiser(spent: dict[str, float], prof: Any, gpu: bool) -> None:
+    """A compiled optimiser's kernels have names like any other's."""
+    inside = sum(
+        (event.device_time_total if gpu else event.cpu_time_total)
+        for event in prof.key_averages()
+        if event.key == UPDATE and event.device_type == torch.autograd.DeviceType.CPU
+    )
+    moved = max(0.0, min(inside - spent["optimiser"], spent["elementwise"]))
+    spent["optimiser"] += moved
+    spent["elementwise"] -= moved
+
+
+UPDATE = "bench: update"
+
+
+def marked(update: Callable[..., Any]) -> Callable[..., Any]:
+    """`Trainer._update` under a range of the profiler."""
+
+    def inside(*args: Any) -> Any:
+        with record_function(UPDATE):
+            return update(*args)
+
+    return inside
+
+
+def ceilings(config: ModelConfig, rows: int, device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+    """copy: bytes read and written a second; products: TFLOP/s of the three shapes of a layer at `rows` rows, and
+    their mean weighted by work; as `seconds` are measured: median of several."""
+    width, inner = config.llm.hidden_size, config.llm.intermediate_size
+    qkv = width + 2 * config.llm.num_key_value_heads * config.llm.head_dim
+    size = 2**30 if device.type == "cuda" else 2**22
+    source = torch.randint(0, 255, (size,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    found = {"copy TB/s": 2 * size / seconds(lambda: target.copy_(source), device) / 1e12}
+    work = spent = 0.0
+    for inputs, outputs in ((width, 2 * inner), (inner, width), (width, qkv)):
+        x, w = (torch.randn(n, inputs, device=device, dtype=dtype) for n in (rows, outputs))
+        took = seconds(lambda x=x, w=w: x @ w.T, device)  # type: ignore[misc]
+        flop = 2 * rows * inputs * outputs
+        work, spent = work + flop, spent + took
+        found[f"product {rows}x{inputs}x{outputs} TFLOP/s"] = flop / took / 1e12
+    found["products TFLOP/s"] = work / spent / 1e12
+    return found
+
+
+def seconds(call: Callable[[], object], device: torch.device, times: int = 10) -> float:
+    """Median time of a call, after three warm-up calls."""
+    for _ in range(3):
+        call()
+    if device.type != "cuda":
+        taken = []
+        for _ in range(times):
+            begin = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - begin)
+        return statistics.median(taken)
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(times + 1)]
+    events[0].record()
+    for event in events[1:]:
+        call()
+        event.record()
+    torch.cuda.synchronize(device)
+    return statistics.median(a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(events))

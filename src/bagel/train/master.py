@@ -1,0 +1,133 @@
+"""AdamW over bf16 weights that keeps an exact float32 master of each: at small rates a bf16 weight alone does not
+move at all, and float32 weights cost a cast a layer and twice the memory.
+
+The master is the bf16 weight and 16 more bits: `bits(master) = (bits(weight) << 16) + low`, low a signed 16-bit
+number, so that the weight is always the master rounded to nearest. With moments in bf16 that is 10 bytes a
+parameter, gradient included, where float32 takes 16; the whole update is one compiled kernel a tensor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bagel.errors import InputError
+
+
+class MasterAdamW(torch.optim.Optimizer):
+    """parameters: by name, all bf16 (others are refused); a name tells which belong to one block and are updated by
+    one call. moments: dtype of both. compiled: None means on a GPU.
+
+    State of each parameter, all of its shape: low (int16), exp_avg, exp_avg_sq; and step, a float32 scalar.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        lr: float = 2.5e-5,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-15,
+        weight_decay: float = 0.0,
+        moments: torch.dtype = torch.bfloat16,
+        compiled: bool | None = None,
+    ) -> None:
+        wrong = [name for name, value in parameters.items() if value.dtype is not torch.bfloat16]
+        if wrong:
+            raise InputError(f"the master optimiser is for bf16 weights; {wrong[0]} is {parameters[wrong[0]].dtype}.")
+        super().__init__(
+            list(parameters.values()), {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        )
+        self.moments = moments
+        self._blocks = _by_block(parameters)
+        on_gpu = any(value.device.type == "cuda" for value in parameters.values())
+        use = on_gpu if compiled is None else compiled
+        self._update = torch.compile(_update_all, dynamic=False) if use else _update_all
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Nothing waits for the device: the rate and the corrections go there as one small tensor."""
+        group = self.param_groups[0]
+        beta1, beta2 = group["betas"]
+        for block in self._blocks:
+            present = [(value, value.grad) for value in block if value.grad is not None]
+            if not present:
+                continue
+            for value, _ in present:
+                self._begin(value)
+            count = self._count(present[0][0])
+            corrections = 1 - beta1**count, (1 - beta2**count) ** 0.5
+            numbers = torch.tensor([float(group["lr"]), *corrections], dtype=torch.float32)
+            device = present[0][0].device
+            if device.type == "cuda":
+                numbers = numbers.pin_memory().to(device, non_blocking=True)
+            columns = [[_local(value), _local(grad), *self._of(value)] for value, grad in present]
+            self._update(columns, numbers, beta1, beta2, group["eps"], group["weight_decay"])
+
+    def _begin(self, value: Tensor) -> None:
+        state = self.state[value]
+        if not state:
+            state["low"] = torch.zeros_like(value, dtype=torch.int16)
+            state["exp_avg"] = torch.zeros_like(value, dtype=self.moments)
+            state["exp_avg_sq"] = torch.zeros_like(value, dtype=self.moments)
+            state["step"] = torch.zeros((), dtype=torch.float32)
+        state["step"] += 1
+
+    def _count(self, value: Tensor) -> float:
+        return float(self.state[value]["step"])  # on the CPU: no wait
+
+    def _of(self, value: Tensor) -> list[Tensor]:
+        state = self.state[value]
+        return [_local(state[key]) for key in ("low", "exp_avg", "exp_avg_sq")]
+
+    def master(self, value: nn.Parameter) -> Tensor:
+        """The float32 master of a weight; before the first step the weight itself."""
+        state = self.state[value]
+        return _master(value.detach(), state["low"]) if state else value.detach().float()
+
+
+def _by_block(parameters: Mapping[str, nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Parameters of one layer together: all layers have the same shapes and share one compiled call. Those outside
+    layers are one call too: a call for each would pass the compiler's limit of shapes."""
+    blocks: dict[str, list[nn.Parameter]] = {}
+    for name, value in parameters.items():
+        match = re.match(r".*?layers\.\d+\.", name)
+        blocks.setdefault(match[0] if match else "", []).append(value)
+    return list(blocks.values())
+
+
+def _local(value: Tensor) -> Tensor:
+    return value.to_local() if hasattr(value, "to_local") else value
+
+
+def _update_all(
+    columns: list[list[Tensor]], numbers: Tensor, beta1: float, beta2: float, eps: float, decay: float
+) -> None:
+    lr, correction1, correction2 = numbers.unbind()
+    for weight, grad, low, mean, square in columns:
+        g = grad.float()
+        m = mean.float().lerp(g, 1 - beta1)
+        v = square.float() * beta2 + g * g * (1 - beta2)
+        value = _master(weight, low)
+        value = value - lr * decay * value
+        value = value - lr / correction1 * m / (v.sqrt() / correction2 + eps)
+        mean.copy_(m)
+        square.copy_(v)
+        _split(value, weight, low)
+
+
+def _master(weight: Tensor, low: Tensor) -> Tensor:
+    """bf16 and its 16 low bits -> float32."""
+    return ((weight.view(torch.int16).to(torch.int32) << 16) + low.to(torch.int32)).view(torch.float32)
+
+
+def _split(value: Tensor, weight: Tensor, low: Tensor) -> None:
+    """float32 -> bf16, rounded to nearest, and what is left of its bits. Written without a compare: half rounds up
+    in magnitude."""
+    bits = value.view(torch.int32)
+    high = (bits + 0x8000) >> 16
+    weight.copy_(high.to(torch.int16).view(torch.bfloat16))
+    low.copy_((bits - (high << 16)).to(torch.int16))
