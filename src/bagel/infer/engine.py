@@ -18,8 +18,10 @@ from torch import Tensor
 
 from bagel.errors import InputError
 from bagel.infer.context import Context, Store
+from bagel.infer.token_step import MOST_CONTEXTS, TokenStep
 from bagel.model.attention import QKV, attend
 from bagel.model.bagel import BagelModel
+from bagel.model.kernels import has_triton
 from bagel.pack import PackRules, Part, TextPart, pack
 from bagel.sequence import Span
 
@@ -36,10 +38,12 @@ class Read:
 
 
 class Seen(NamedTuple):
-    """The residual stream after a read: of its last und token [1, D], and of its latent tokens [., D]."""
+    """The residual stream after a read: of its last und token [1, D], and of its latent tokens [., D]. logits:
+    [1, V] of the last token where the pass made them anyway, good until the next pass."""
 
     last: Tensor
     latents: Tensor
+    logits: Tensor | None = None
 
 
 Job = Generator[Any, Any, Any]
@@ -82,12 +86,15 @@ class CacheAttention:
 
 @dataclass
 class Engine:
-    """Runs reads through the model, at most `max_tokens` new tokens in a pass (a longer read goes alone)."""
+    """Runs reads through the model, at most `max_tokens` new tokens in a pass (a longer read goes alone).
+    graphs: capture the writing of text on a GPU; the plain path is the reference."""
 
     model: BagelModel
     rules: PackRules
     max_tokens: int = 16384
+    graphs: bool = True
     passes: int = field(default=0, init=False)
+    _token_step: TokenStep | None = field(default=None, init=False, repr=False)
 
     def new_context(self) -> Context:
         return Context(self.model.config.llm, self.model.dtype, self.model.device)
@@ -118,6 +125,8 @@ class Engine:
 
     def _pass(self, reads: Sequence[Read]) -> list[Seen]:
         self.passes += 1
+        if self._writes_only(reads):
+            return self._write_step(reads)
         samples, start = [[read.part] for read in reads], [read.context.position for read in reads]
         inputs = pack(samples, self.rules, start)
         windows = [
@@ -126,11 +135,27 @@ class Engine:
         ]
         und, gen = self.model(inputs.to(self.model.device), CacheAttention(windows))
         for read in reads:
-            if read.keep:
-                segment = read.part.segment
-                what = tuple(read.part.ids) if isinstance(read.part, TextPart) else read.what
-                read.context.advance(segment.length, segment.positions, what)
+            _advance(read)
         return [Seen(und[s.und.stop - 1 : s.und.stop], gen[s.gen]) for s in inputs.layout.spans]
+
+    def _writes_only(self, reads: Sequence[Read]) -> bool:
+        """Whether every read is one token of text, on a device where that step can be captured."""
+        return (
+            self.graphs
+            and self.model.device.type == "cuda"
+            and self.model.dtype in (torch.bfloat16, torch.float16)
+            and len(reads) <= MOST_CONTEXTS
+            and all(isinstance(r.part, TextPart) and len(r.part.ids) == 1 and r.keep for r in reads)
+            and has_triton()
+        )
+
+    def _write_step(self, reads: Sequence[Read]) -> list[Seen]:
+        self._token_step = self._token_step or TokenStep(self.model)
+        tokens = [(read.context, read.part.ids[0]) for read in reads if isinstance(read.part, TextPart)]
+        stream, logits = self._token_step(tokens)
+        for read in reads:
+            _advance(read)
+        return [Seen(stream[i : i + 1], stream[:0], logits[i : i + 1]) for i in range(len(reads))]
 
     def _check_positions(self, read: Read) -> None:
         limit = self.model.config.llm.max_position_embeddings
@@ -140,6 +165,13 @@ class Engine:
                 f"the context would need {end:,} positions, the model knows {limit:,} "
                 "(max_position_embeddings); shorten the text or begin a new session."
             )
+
+
+def _advance(read: Read) -> None:
+    if read.keep:
+        segment = read.part.segment
+        what = tuple(read.part.ids) if isinstance(read.part, TextPart) else read.what
+        read.context.advance(segment.length, segment.positions, what)
 
 
 def _length(span: Span) -> int:

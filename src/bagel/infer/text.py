@@ -54,7 +54,8 @@ def write(
     ids, pending = [tokenizer.bos], _Pending(tokenizer)
     while len(ids) < max_tokens:
         answer: list[Seen] = yield [Read(context, TextPart(ids[-1:]))]
-        chosen = sampler(model.logits(answer[0].last))
+        seen = answer[0]
+        chosen = sampler(model.logits(seen.last) if seen.logits is None else seen.logits)
         if chosen == tokenizer.eos:
             break
         ids.append(chosen)

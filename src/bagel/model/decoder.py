@@ -9,12 +9,13 @@ Letters: U und tokens, G gen tokens, T either, N query heads, M key/value heads,
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from bagel.model.attention import QKV, Attend
 from bagel.model.config import Layers, LLMConfig
 from bagel.model.kernels import norm_and_rotate
-from bagel.model.layers import RMSNorm, Rotary, SwiGLU, add_linear
+from bagel.model.layers import RMSNorm, Rotary, SwiGLU, add_linear, norm_then
 
 Angles = tuple[Tensor, Tensor]
 
@@ -37,7 +38,9 @@ class Expert(nn.Module):
 
     def project(self, x: Tensor, angles: Angles) -> QKV:
         """x [T, D] -> normalised, rotated queries and keys, and values."""
-        heads = self.qkv(self.input_norm(x)).unflatten(-1, (-1, self.head_dim))
+        if _idle(x):
+            return QKV(*(x.new_empty(0, count, self.head_dim) for count in self.heads))
+        heads = norm_then(x, self.input_norm, self.qkv).unflatten(-1, (-1, self.head_dim))
         counts = self.heads[:2]
         weights = self.q_norm.weight, self.k_norm.weight
         q, k = norm_and_rotate(heads, weights, counts, *angles, self.q_norm.eps)
@@ -45,13 +48,21 @@ class Expert(nn.Module):
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Adds what attention gave [T, N, H] and the MLP's answer to the residual stream x [T, D]."""
+        if _idle(x):
+            return x
         x = add_linear(x, self.o, attended.flatten(1))
-        return add_linear(x, self.mlp.down, self.mlp.inner(self.post_norm(x)))
+        return add_linear(x, self.mlp.down, self.mlp.inner(x, self.post_norm))
 
     def share_all_but_mlp(self, other: Expert) -> None:
         for name, module in other.named_children():
             if name != "mlp":
                 setattr(self, name, module)
+
+
+def _idle(x: Tensor) -> bool:
+    """No tokens for this expert. In training it runs all the same: under FSDP every rank must gather and
+    reduce the same weights."""
+    return len(x) == 0 and not torch.is_grad_enabled()
 
 
 class Block(nn.Module):
@@ -73,8 +84,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The layers and the final norms. Both experts always run, on no tokens too: under FSDP every rank must
-    gather and reduce the same weights."""
+    """The layers and the final norms."""
 
     def __init__(self, config: LLMConfig) -> None:
         super().__init__()

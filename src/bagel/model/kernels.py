@@ -15,6 +15,52 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | None = None) -> Tensor:
+    """x W^T + bias + add: x [T, K], weight [N, K], add [T, N] -> [T, N]."""
+    if _fused(x):
+        if len(x) <= _SKINNY_ROWS:
+            return _skinny()(x, weight, bias, add)
+        if len(x) > _MAX_PRODUCT_ROWS:
+            return _in_slices(x, weight, bias, add)
+    if add is None:
+        return F.linear(x, weight, bias)
+    return torch.addmm(add, x, weight.t()) if bias is None else add + F.linear(x, weight, bias)
+
+
+def norm_linear(x: Tensor, norm: tuple[Tensor, float], weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear` of the RMS-normalised x; norm: its weight and epsilon."""
+    if _fused(x) and len(x) <= _SKINNY_ROWS:
+        return _skinny()(x, weight, bias, norm=norm)
+    return linear(rms_norm(x, *norm), weight, bias)
+
+
+def norm_swiglu(x: Tensor, norm: tuple[Tensor, float], weight: Tensor) -> Tensor:
+    """swiglu(rms_norm(x) W^T): x [T, D], weight [2 I, D] -> [T, I]."""
+    if _fused(x) and len(x) <= _SKINNY_ROWS:
+        return _skinny()(x, weight, norm=norm, gated=True)
+    return swiglu(linear(rms_norm(x, *norm), weight))
+
+
+_SKINNY_ROWS = 16
+_MAX_PRODUCT_ROWS = 6144
+_SLICE = 4096
+
+
+def _in_slices(x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> Tensor:
+    """A product of many rows in slices of the height at which the library's products are fastest on a Hopper
+    GPU (measured: 8,192 rows of the 7B shapes take 9 % less as twice 4,096)."""
+    out = torch.empty(len(x), len(weight), dtype=x.dtype, device=x.device)
+    for start in range(0, len(x), _SLICE):
+        rows = slice(start, start + _SLICE)
+        if add is not None:
+            torch.addmm(add[rows], x[rows], weight.t(), out=out[rows])
+        elif bias is not None:
+            torch.addmm(bias, x[rows], weight.t(), out=out[rows])
+        else:
+            torch.mm(x[rows], weight.t(), out=out[rows])
+    return out
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / rms(x) * weight over the last axis, in float32 inside, in x's dtype outside."""
     if _fused(x) and x.ndim == 2:
@@ -48,6 +94,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x.float() * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
 
 
+@functools.cache
+def _skinny() -> Any:
+    from bagel.model.triton_skinny import skinny
+
+    return skinny
+
+
 def _fused(x: Tensor) -> bool:
     return (
         x.is_cuda
@@ -56,6 +109,10 @@ def _fused(x: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and _triton() is not None
     )
+
+
+def has_triton() -> bool:
+    return _triton() is not None
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bagel.model.kernels import rms_norm, swiglu
+from bagel.model import kernels
 
 ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
@@ -32,7 +32,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
+        return kernels.rms_norm(x, self.weight, self.eps)
 
 
 class Rotary(nn.Module):
@@ -58,20 +58,31 @@ class SwiGLU(nn.Module):
         self.gate_up = nn.Linear(width, 2 * inner, bias=False)
         self.down = nn.Linear(inner, width, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.inner(x))
+    def inner(self, x: Tensor, norm: RMSNorm) -> Tensor:
+        """All but the last product, of the normalised x."""
+        if _plain(self.gate_up):
+            return kernels.norm_swiglu(x, (norm.weight, norm.eps), self.gate_up.weight)
+        return kernels.swiglu(self.gate_up(norm(x)))
 
-    def inner(self, x: Tensor) -> Tensor:
-        """All but the last product."""
-        return swiglu(self.gate_up(x))
+
+def norm_then(x: Tensor, norm: RMSNorm, linear: nn.Linear) -> Tensor:
+    """linear(norm(x))."""
+    if _plain(linear):
+        return kernels.norm_linear(x, (norm.weight, norm.eps), linear.weight, linear.bias)
+    return linear(norm(x))
 
 
-def add_linear(x: Tensor, linear: nn.Module, y: Tensor) -> Tensor:
-    """x + linear(y), as one product where that is plain matrix arithmetic. Not in training: under autocast a
-    product would round the residual stream as well."""
-    if type(linear) is nn.Linear and linear.bias is None and not torch.is_grad_enabled():
-        return torch.addmm(x, y, linear.weight.t())
+def add_linear(x: Tensor, linear: nn.Linear, y: Tensor) -> Tensor:
+    """x + linear(y)."""
+    if _plain(linear):
+        return kernels.linear(y, linear.weight, linear.bias, add=x)
     return x + linear(y)
+
+
+def _plain(linear: nn.Linear) -> bool:
+    """Whether a layer is plain matrix arithmetic now, which may be joined with what is around it: not an
+    adapter, and not in training, where autocast and sharding act on the layer's own call."""
+    return type(linear) is nn.Linear and not torch.is_grad_enabled()
 
 
 class MLP(nn.Module):

@@ -1,4 +1,4 @@
-"""Triton forms of `bagel.model.kernels`, one program a row. Accumulation is in float32."""
+"""Elementwise Triton forms of `bagel.model.kernels`, one program a row. Accumulation is in float32."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     rows, width = x.shape
     out = torch.empty(rows, width, dtype=x.dtype, device=x.device)
     block = triton.next_power_of_2(width)
-    _rms_norm[(rows,)](x, weight, out, x.stride(0), width, eps, BLOCK=block, num_warps=_warps(block))
+    _rms_norm[(rows,)](x, weight, out, x.stride(0), width, eps, BLOCK=block, num_warps=4 if block <= 2048 else 8)
     return out
 
 
@@ -50,13 +50,16 @@ def swiglu(gate_up: Tensor) -> Tensor:
 @triton.jit
 def _norm_and_rotate(  # type: ignore[no-untyped-def]
     x_ptr,
-    weight_ptr,
+    q_weight_ptr,
+    k_weight_ptr,
     cos_ptr,
     sin_ptr,
-    out_ptr,
+    q_ptr,
+    k_ptr,
     x_row,
     angle_row,
-    heads,
+    queries,
+    keys,
     half,
     eps,
     HEADS: tl.constexpr,
@@ -64,51 +67,38 @@ def _norm_and_rotate(  # type: ignore[no-untyped-def]
 ):
     row = tl.program_id(0).to(tl.int64)
     head, pair = tl.arange(0, HEADS)[:, None], tl.arange(0, HALF)[None, :]
-    inside = (head < heads) & (pair < half)
+    known, is_query = pair < half, head < queries
+    inside = known & (head < queries + keys)
     place = head * 2 * half + pair
     x1 = tl.load(x_ptr + row * x_row + place, mask=inside, other=0.0).to(tl.float32)
     x2 = tl.load(x_ptr + row * x_row + place + half, mask=inside, other=0.0).to(tl.float32)
     scale = tl.rsqrt((tl.sum(x1 * x1, axis=1) + tl.sum(x2 * x2, axis=1)) / (2 * half) + eps)[:, None]
-    known = pair < half
+    q1 = tl.load(q_weight_ptr + pair, mask=known, other=0.0).to(tl.float32)
+    q2 = tl.load(q_weight_ptr + pair + half, mask=known, other=0.0).to(tl.float32)
+    k1 = tl.load(k_weight_ptr + pair, mask=known, other=0.0).to(tl.float32)
+    k2 = tl.load(k_weight_ptr + pair + half, mask=known, other=0.0).to(tl.float32)
+    kind = q_ptr.dtype.element_ty
     # The plain form rounds the normalised value to the dtype before it turns it; so do we.
-    w1 = tl.load(weight_ptr + pair, mask=known, other=0.0).to(tl.float32)
-    w2 = tl.load(weight_ptr + pair + half, mask=known, other=0.0).to(tl.float32)
-    x1 = (x1 * scale * w1).to(out_ptr.dtype.element_ty).to(tl.float32)
-    x2 = (x2 * scale * w2).to(out_ptr.dtype.element_ty).to(tl.float32)
+    x1 = (x1 * scale * tl.where(is_query, q1, k1)).to(kind).to(tl.float32)
+    x2 = (x2 * scale * tl.where(is_query, q2, k2)).to(kind).to(tl.float32)
     cos = tl.load(cos_ptr + row * angle_row + pair, mask=known, other=0.0)
     sin = tl.load(sin_ptr + row * angle_row + pair, mask=known, other=0.0)
-    out = out_ptr + row * heads * 2 * half + place
-    tl.store(out, (x1 * cos - x2 * sin).to(out_ptr.dtype.element_ty), mask=inside)
-    tl.store(out + half, (x2 * cos + x1 * sin).to(out_ptr.dtype.element_ty), mask=inside)
+    y1, y2 = (x1 * cos - x2 * sin).to(kind), (x2 * cos + x1 * sin).to(kind)
+    q = q_ptr + row * queries * 2 * half + place
+    tl.store(q, y1, mask=known & is_query)
+    tl.store(q + half, y2, mask=known & is_query)
+    k = k_ptr + row * keys * 2 * half + place - queries * 2 * half
+    tl.store(k, y1, mask=inside & (head >= queries))
+    tl.store(k + half, y2, mask=inside & (head >= queries))
 
 
 def norm_and_rotate(
     heads: Tensor, weights: tuple[Tensor, Tensor], counts: tuple[int, int], cos: Tensor, sin: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     rows, _, width = heads.shape
-    found = []
-    start = 0
-    for weight, count in zip(weights, counts, strict=True):
-        out = torch.empty(rows, count, width, dtype=heads.dtype, device=heads.device)
-        _norm_and_rotate[(rows,)](
-            heads[:, start:],
-            weight,
-            cos,
-            sin,
-            out,
-            heads.stride(0),
-            cos.stride(0),
-            count,
-            width // 2,
-            eps,
-            HEADS=triton.next_power_of_2(count),
-            HALF=triton.next_power_of_2(width // 2),
-            num_warps=4,
-        )
-        found.append(out)
-        start += count
-    return found[0], found[1]
-
-
-def _warps(block: int) -> int:
-    return 4 if block <= 2048 else 8
+    q, k = (torch.empty(rows, count, width, dtype=heads.dtype, device=heads.device) for count in counts)
+    _norm_and_rotate[(rows,)](
+        heads, *weights, cos, sin, q, k, heads.stride(0), cos.stride(0), *counts, width // 2, eps,
+        HEADS=triton.next_power_of_2(sum(counts)), HALF=triton.next_power_of_2(width // 2), num_warps=4,
+    )  # fmt: skip
+    return q, k

@@ -1,0 +1,143 @@
+"""What runs on a GPU alone: each fused kernel against its plain form in float64, the captured step for text
+against the plain path, and one update of the flow against float32."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+CUDA = torch.device("cuda")
+
+
+def distance(found, wanted):
+    """Relative error in the norm."""
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+def normal(*shape, dtype=torch.bfloat16):
+    return torch.randn(*shape, device=CUDA).to(dtype)
+
+
+def norm64(x, weight, eps=1e-6):
+    return F.rms_norm(x.double(), weight.shape, weight.double(), eps)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 64), (7, 96), (515, 3584)])
+def test_rms_norm(rows, width):
+    from bagel.model.triton_kernels import rms_norm
+
+    x, weight = normal(rows, width), normal(width)
+    assert distance(rms_norm(x, weight, 1e-6), norm64(x, weight)) < 3e-3
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 160), (5, 200), (33, 18944)])
+def test_swiglu(rows, width):
+    from bagel.model.triton_kernels import swiglu
+
+    x = normal(rows, 2 * width)
+    gate, up = x.double().chunk(2, dim=-1)
+    assert distance(swiglu(x), F.silu(gate) * up) < 3e-3
+
+
+@pytest.mark.parametrize(("rows", "queries", "keys", "width"), [(1, 4, 2, 16), (9, 6, 3, 24), (70, 28, 4, 128)])
+def test_norm_and_rotate(rows, queries, keys, width):
+    from bagel.model.kernels import rotate
+    from bagel.model.layers import Rotary
+    from bagel.model.triton_kernels import norm_and_rotate
+
+    x, weights = normal(rows, queries + 2 * keys, width), (normal(width), normal(width))
+    cos, sin = Rotary(width, 1e6)(torch.arange(5, 5 + rows, device=CUDA))
+    found = norm_and_rotate(x, weights, (queries, keys), cos, sin, 1e-6)
+    for out, heads, weight in zip(found, (x[:, :queries], x[:, queries:-keys]), weights, strict=True):
+        assert distance(out, rotate(norm64(heads, weight), cos, sin)) < 5e-3
+
+
+@pytest.mark.parametrize(("rows", "outputs", "inputs"), [(1, 64, 64), (3, 200, 96), (16, 4608, 3584), (6, 3584, 18944)])
+def test_skinny_products(rows, outputs, inputs):
+    from bagel.model.triton_skinny import skinny
+
+    x, weight, norm = normal(rows, inputs), normal(outputs, inputs) * 0.02, normal(inputs)
+    bias, add = normal(outputs), normal(rows, outputs)
+    plain = x.double() @ weight.double().t()
+    assert distance(skinny(x, weight), plain) < 3e-3
+    assert distance(skinny(x, weight, bias, add), plain + bias.double() + add.double()) < 3e-3
+    normed = norm64(x, norm) @ weight.double().t()
+    assert distance(skinny(x, weight, bias, norm=(norm, 1e-6)), normed + bias.double()) < 6e-3
+    gates = normal(2 * outputs, inputs) * 0.02
+    gate, up = (norm64(x, norm) @ gates.double().t()).chunk(2, dim=-1)
+    assert distance(skinny(x, gates, norm=(norm, 1e-6), gated=True), F.silu(gate) * up) < 1e-2
+
+
+def test_products_of_many_rows():
+    from bagel.model import kernels
+
+    x, weight, bias, add = normal(9001, 128), normal(256, 128), normal(256), normal(9001, 256)
+    plain = x.double() @ weight.double().t()
+    with torch.inference_mode():
+        assert distance(kernels.linear(x, weight), plain) < 3e-3
+        assert distance(kernels.linear(x, weight, bias), plain + bias.double()) < 3e-3
+        assert distance(kernels.linear(x, weight, add=add), plain + add.double()) < 3e-3
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "width"), [(4, 2, 16), (28, 4, 128)])
+def test_attention_of_one_token(heads, kv_heads, width):
+    from bagel.model import triton_decode
+
+    lengths, layers = [0, 5, 700, 5001], 3
+    stores = [normal(layers, 2, length + 9, kv_heads, width) for length in lengths]
+    q, k, v = normal(4, heads, width), normal(4, kv_heads, width), normal(4, kv_heads, width)
+    addresses, held, places = (
+        torch.tensor(x, device=CUDA) for x in ([s.data_ptr() for s in stores], lengths, [s.shape[2] for s in stores])
+    )
+    for layer in range(layers):
+        triton_decode.write(k, v, addresses, held, places, layer)
+        found = triton_decode.attend(q, kv_heads, addresses, held, places, layer)
+        for row, (store, length) in enumerate(zip(stores, lengths, strict=True)):
+            assert torch.equal(store[layer, 0, length], k[row])
+            assert torch.equal(store[layer, 1, length], v[row])
+            keys, values = (x[: length + 1].double().transpose(0, 1) for x in store[layer])
+            group = heads // kv_heads
+            scores = q[row].double().unflatten(0, (kv_heads, group)) @ keys.transpose(1, 2) / width**0.5
+            assert distance(found[row], (scores.softmax(-1) @ values).flatten(0, 1)) < 5e-3
+
+
+@pytest.fixture(scope="module")
+def models():
+    """The small checkpoint in bf16 on the GPU, and in float32 on the CPU."""
+    from conftest import CHECKPOINT
+
+    from bagel import Bagel
+
+    return Bagel.load(CHECKPOINT, device="cuda", dtype="bf16"), Bagel.load(CHECKPOINT, device="cpu")
+
+
+def test_captured_writing_equals_the_plain_path(models):
+    bagel, _ = models
+    questions = [["hello world"], ["A photo of a cat", "and more"], ["天空"]]
+    bagel.runtime.engine.graphs = False
+    plain = [bagel.chat(q, max_tokens=12).token_ids for q in questions]
+    bagel.runtime.engine.graphs = True
+    captured = [bagel.chat(q, max_tokens=12).token_ids for q in questions]
+    together = [r.token_ids for r in bagel.chat(questions, max_tokens=12)]
+    agreeing = sum(a[:4] == b[:4] == c[:4] for a, b, c in zip(plain, captured, together, strict=True))
+    assert agreeing >= 2  # random weights leave ties that rounding may break
+
+
+def test_pictures_agree_with_float32(models):
+    gpu, cpu = models
+    options = {"height": 64, "width": 96, "num_timesteps": 8, "seed": 5}
+    for bagel_options in (options, {**options, "cfg_text_scale": 1.0}):
+        assert (
+            distance(gpu.draw("a red cube", **bagel_options).latent, cpu.draw("a red cube", **bagel_options).latent)
+            < 0.05
+        )
+
+
+def test_float32_on_the_gpu_is_exact(models):
+    from conftest import CHECKPOINT
+
+    from bagel import Bagel
+
+    gpu, cpu = Bagel.load(CHECKPOINT, device="cuda", dtype="fp32"), models[1]
+    options = {"height": 64, "width": 96, "num_timesteps": 8, "seed": 5}
+    assert distance(gpu.draw("a red cube", **options).latent, cpu.draw("a red cube", **options).latent) < 2e-4
