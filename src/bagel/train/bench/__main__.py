@@ -24,6 +24,8 @@ def parse(arguments: Sequence[str]) -> tuple[BenchOptions, Path | None]:
     parser.add_argument("--steps", type=int, default=defaults.steps, help="steps that are timed")
     parser.add_argument("--warmup", type=int, default=defaults.warmup, help="steps before them")
     parser.add_argument("--rank", type=int, default=defaults.rank, help="of the adapters")
+    parser.add_argument("--loader", action="store_true", help="measure once more from files, through the data loader")
+    parser.add_argument("--workers", type=int, default=defaults.workers, help="of the data loader")
     parser.add_argument("--no-profile", action="store_true", help="leave out where the time goes")
     parser.add_argument("--json", type=Path, help="write the results here too")
     given = parser.parse_args(arguments)
@@ -37,6 +39,8 @@ def parse(arguments: Sequence[str]) -> tuple[BenchOptions, Path | None]:
         warmup=given.warmup,
         rank=given.rank,
         profile=not given.no_profile,
+        loader=given.loader,
+        workers=given.workers,
     )
     return options, given.json
 

@@ -8,6 +8,8 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,10 +21,12 @@ from bagel.model.config import ModelConfig
 from bagel.train import parallel
 from bagel.train.bench import where
 from bagel.train.bench.build import trainer
+from bagel.train.bench.fed import loader
 from bagel.train.bench.shapes import Mix, Packs, model_config
 from bagel.train.config import ParallelPart
+from bagel.train.feed import Feed
 from bagel.train.log import flops, memory_gib, peak_flops
-from bagel.train.loop import Trainer
+from bagel.train.loop import Agreed, Done, Trainer
 from bagel.train.parallel import World
 
 VARIANTS = ("eager-full", "eager-none", "compiled-full", "compiled-mlp", "compiled-none")
@@ -33,7 +37,8 @@ VARIANTS = ("eager-full", "eager-none", "compiled-full", "compiled-mlp", "compil
 class BenchOptions:
     """lora: the 7B sizes with adapters of `rank`. smoke: tiny, on the CPU. variants: empty is a choice by device.
     optimizer: adamw, or master (bf16 weights with an exact float32 master). params: bf16 or fp32 weights (fp32 goes
-    through FSDP's casts, as several GPUs do)."""
+    through FSDP's casts, as several GPUs do). loader: measure the last variant once more, fed by the real data loader
+    with so many `workers`."""
 
     lora: bool = False
     smoke: bool = False
@@ -44,6 +49,8 @@ class BenchOptions:
     warmup: int = 4
     rank: int = 32
     profile: bool = True
+    loader: bool = False
+    workers: int = 8
 
 
 def bench(options: BenchOptions, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
@@ -53,6 +60,8 @@ def bench(options: BenchOptions, say: Callable[[str], None] = lambda text: None)
     """
     if options.steps < 2 or options.warmup < 1:
         raise InputError("steps must be at least 2, warmup at least 1.")
+    if options.lora and options.loader:
+        raise InputError("the loader is measured with full training alone; leave out one of lora and loader.")
     device = pick_device("cpu" if options.smoke else "auto")
     if device.type != "cuda" and not options.smoke:
         raise DeviceError("`bagel bench train` needs a GPU; try --cpu-smoke to see whether it runs.")
@@ -122,7 +131,7 @@ def _timed(made: Trainer, name: str, options: BenchOptions, config: ModelConfig,
     warm = time.perf_counter() - begin
     if world.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(world.device)
-    took, waited = _steps(made, options.steps)
+    took, done = _steps(made, options.steps)
     typical = statistics.median(took)
     batch = packs.packs[0]
     work, peak = _work(config, batch, options), peak_flops(world.device)
@@ -134,7 +143,7 @@ def _timed(made: Trainer, name: str, options: BenchOptions, config: ModelConfig,
         "tflops": work / typical / 1e12,
         "mfu": work / typical / peak if peak else None,
         "peak_gib": memory_gib(world.device),
-        "data_wait": waited / sum(took),
+        "data_wait": sum(agreed.waited for agreed in done) / sum(took),
         "warmup_seconds": warm,
         "vae_seconds": where.seconds(lambda: made.setup.encoder(_on(batch, world)), world.device, 3),
         "trained_parameters": sum(value.numel() for value in made.setup.parameters.values()),
@@ -148,27 +157,57 @@ def _timed(made: Trainer, name: str, options: BenchOptions, config: ModelConfig,
     if options.profile:
         made._update = where.marked(made._update)  # type: ignore[method-assign]
         row["where"] = where.profiled(made.step, world.device, 2)
+    if options.loader and not options.lora:
+        row["fed"] = _fed(made, options, config, len(batch))
     return row
 
 
-def _steps(made: Trainer, count: int) -> tuple[list[float], float]:
-    """Seconds of each step, and those spent waiting for data. On a GPU nothing waits for the device in between."""
-    before = made.feed.waited
+def _steps(made: Trainer, count: int) -> tuple[list[float], list[Agreed]]:
+    """Seconds of each step and its facts. As in training, each step's numbers are read after the next was launched."""
+    took: list[float] = []
+    done: list[Done] = []
     if made.world.device.type != "cuda":
-        took = []
         for _ in range(count):
             begin = time.perf_counter()
-            made.step()
+            done.append(made.step()[0])
             took.append(time.perf_counter() - begin)
-        return took, made.feed.waited - before
+        return took, [one.agreed for one in done]
     events = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
     events[0].record()
     for event in events[1:]:
-        made.step()
+        done.append(made.step()[0])
         event.record()
+        if len(done) > 1:
+            float(done[-2].norm)
     _wait(made.world)
-    took = [a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(events)]
-    return took, made.feed.waited - before
+    return [a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(events)], [one.agreed for one in done]
+
+
+def _fed(made: Trainer, options: BenchOptions, config: ModelConfig, tokens: int) -> dict[str, Any]:
+    """The row of a trainer that takes its packs from files: means, since the packs differ."""
+    pinned = made.world.device.type == "cuda"
+    with TemporaryDirectory() as folder:
+        mix = Mix.of(options.lora, options.smoke)
+        data = loader(Path(folder), config, mix, made.setup.checkpoint.tokenizer, tokens, options.workers, pinned)
+        made.feed = Feed(data, made.setup.encoder, made.world.device)
+        made.waited = 0.0
+        for _ in range(options.warmup + options.workers):
+            made.step()
+        _wait(made.world)
+        took, done = _steps(made, 3 * options.steps)
+        spent, peak = sum(took), peak_flops(made.world.device)
+        del made.feed, data
+    work = sum(agreed.flops for agreed in done)
+    return {
+        "variant": "the same from files",
+        "step_seconds": spent / len(took),
+        "tokens_per_second": sum(agreed.tokens for agreed in done) / spent,
+        "tflops": work / spent / 1e12,
+        "mfu": work / spent / peak if peak else None,
+        "peak_gib": memory_gib(made.world.device),
+        "data_wait": sum(agreed.waited for agreed in done) / spent,
+        "workers": options.workers,
+    }
 
 
 def _work(config: ModelConfig, batch: TrainPack, options: BenchOptions) -> float:

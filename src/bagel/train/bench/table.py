@@ -21,6 +21,8 @@ def lines(results: Mapping[str, Any]) -> list[str]:
         if row.get("where"):
             total = sum(row["where"].values())
             out += [f"    {kind:<30}{ms:>10.1f}{ms / total:>12.1%}" for kind, ms in row["where"].items()]
+        if row.get("fed"):
+            out.append(_row(row["fed"]))
     notes = [f"{row['variant']}: {row['note']}" for row in results["rows"] if row.get("note")]
     return [*out, *notes]
 
