@@ -6,11 +6,11 @@ from random import Random
 
 from .blocks import Shot, Stack
 from .goals import AnswerGoal, ViewGoal
-from .layout import free_spot, occupied
+from .layout import MARGIN, clear, free_spot, occupied
 from .palette import BACKGROUNDS, COLOURS, SOLID_COLOURS
 from .room import PROPS, Stand
 from .sample import Picture, Sample, State, TargetAnswer, TargetPicture
-from .scene import Scene
+from .scene import SIDE, Scene
 from .shapes import SHAPES, SIZES
 from .wording.lexicon import LEXICONS, Language
 
@@ -42,20 +42,15 @@ def spoilt_pictures(sample: Sample, number: int, rng: Random) -> Iterator[tuple[
 
 def _spoilt_scene(scene: Scene, rng: Random) -> Iterator[tuple[str, Scene]]:
     yield "background", scene.on(other(rng, BACKGROUNDS, scene.background))
-    spot = free_spot(rng, 10, occupied(scene.things))
-    if spot and scene.things:
-        look = rng.choice(scene.things).look
-        yield "one too many", scene.plus(rng.choice(scene.things).but(x=spot[0], y=spot[1], r=10, angle=0))
-        yield (
-            "odd one too many",
-            scene.plus(replace(scene.things[0], shape=look[0], x=spot[0], y=spot[1], r=10, angle=0)),
-        )
     if not scene.things:
         return
     yield "blank", Scene((), scene.background)
     i = rng.randrange(len(scene.things))
     thing = scene.things[i]
     yield "one missing", scene.without(i)
+    extra = free_spot(rng, 10, occupied(scene.things))
+    if extra:
+        yield "one too many", scene.plus(thing.but(x=extra[0], y=extra[1], r=10, angle=0))
     yield "wrong colour", scene.put(i, thing.but(colour=other(rng, COLOURS, thing.colour)))
     yield "wrong shape", scene.put(i, thing.but(shape=other(rng, SHAPES, thing.shape)))
     rest = occupied(scene.without(i).things)
@@ -63,7 +58,8 @@ def _spoilt_scene(scene: Scene, rng: Random) -> Iterator[tuple[str, Scene]]:
     if moved and max(abs(moved[0] - thing.x), abs(moved[1] - thing.y)) >= 12:
         yield "moved", scene.put(i, thing.but(x=moved[0], y=moved[1]))
     r = SIZES[other(rng, SIZES, thing.size)][0]
-    if abs(r - thing.r) >= 4 and all(max(abs(thing.x - a), abs(thing.y - b)) > r + s + 6 for a, b, s in rest):
+    inside = r + MARGIN <= min(thing.x, thing.y) and max(thing.x, thing.y) <= SIDE - 1 - r - MARGIN
+    if inside and abs(r - thing.r) >= 4 and clear((thing.x, thing.y), r, rest):
         yield "wrong size", scene.put(i, thing.but(r=r))
 
 

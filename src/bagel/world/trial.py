@@ -1,4 +1,5 @@
-"""How reliable are the checkers? `python -m bagel.world.trial [N]` tries N samples of every category.
+"""How reliable are the checkers? `python -m bagel.world.trial [N] [TASK ...]` tries N samples of every
+category of these tasks, or of all.
 
 Right outputs go through an imitation of an autoencoder and must be accepted; spoilt ones go through it too and must
 be rejected. What is truly right or wrong is known from the states, not from pixels.
@@ -8,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from random import Random
 from typing import cast
 
@@ -64,24 +66,27 @@ def is_right(goal: Goal, state: State) -> bool | None:
     return False if off >= SHOWN_PIXELS else None
 
 
-def attempts(sample: Sample, rng: Random) -> Iterator[tuple[str, Goal, State | str, bool]]:
-    """(what it is, goal, output as state or text, is it right): every target itself, and its spoilt versions."""
+def attempts(sample: Sample, another: Sample, rng: Random) -> Iterator[tuple[str, Goal, State | str, bool]]:
+    """(what it is, goal, output as state or text, is it right): every target itself, its spoilt versions, and the last
+    target of another sample."""
     for number, (target, goal) in enumerate(zip(sample.targets, sample.goals, strict=True)):
         if isinstance(target, TargetAnswer) and isinstance(goal, AnswerGoal):
             yield "right", goal, target.text, True
             yield "answer", goal, spoilt_answer(goal, target, cast(Language, sample.language), rng), False
         elif isinstance(target, TargetPicture):
             yield "right", goal, target.state, True
-            for kind, state in spoilt_pictures(sample, number, rng):
+            strange = another.targets[-1]
+            strangers = [("another sample's", strange.state)] if isinstance(strange, TargetPicture) else []
+            for kind, state in [*spoilt_pictures(sample, number, rng), *strangers]:
                 right = is_right(goal, state)
                 if right is not None:
                     yield kind, goal, state, right
 
 
-def try_sample(sample: Sample, rng: Random, noise: np.random.Generator) -> Rates:
+def try_sample(sample: Sample, another: Sample, rng: Random, noise: np.random.Generator) -> Rates:
     """Run every attempt on one sample through the checker."""
     rates = Rates()
-    for kind, goal, output, is_ok in attempts(sample, rng):
+    for kind, goal, output, is_ok in attempts(sample, another, rng):
         verdict = judge(goal, output if isinstance(output, str) else imitate_autoencoder(pixels_of(output), noise))
         if is_ok:
             rates.right += 1
@@ -98,16 +103,17 @@ def try_sample(sample: Sample, rng: Random, noise: np.random.Generator) -> Rates
 def try_category(task: str, category: str, n: int, split: Split = "heldout", seed: int = 0) -> Rates:
     """The rates over `n` samples."""
     rates, rng, noise = Rates(), Random(seed), np.random.default_rng(seed)
-    for index in range(n):
-        rates += try_sample(make(task, category, seed, index, split), rng, noise)
+    drawn = [make(task, category, seed, index, split) for index in range(n + 1)]
+    for sample, another in pairwise(drawn):
+        rates += try_sample(sample, another, rng, noise)
     return rates
 
 
-def main(n: int) -> None:
-    """Print a table of all categories."""
+def main(n: int, tasks: list[str]) -> None:
+    """Print a table of all categories of some tasks."""
     total = Rates()
-    for task, categories in TASKS.items():
-        for category in categories:
+    for task in tasks:
+        for category in TASKS[task]:
             rates = try_category(task, category, n)
             total += rates
             print(
@@ -123,4 +129,4 @@ def _row(rates: Rates) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20, sys.argv[2:] or list(TASKS))

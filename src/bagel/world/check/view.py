@@ -15,9 +15,10 @@ from .segment import segment
 from .verdict import Verdict, right, wrong
 
 OFF = 50.0  # levels of colour difference from which a pixel counts as wrong
-PATCH = 4  # wrong pixels must fill a square of this side to matter: edges may lie off by less
+PATCH = 5  # wrong pixels must fill a square of this side to matter: edges may lie off by two pixels and be soft
 SHIFT = 10.0  # levels by which the whole picture may be tinted
 TELLS = 30  # two views that differ in fewer pixels are the same view
+NEARER = 0.15  # how clearly nearer to a mistake counts: 1 is the mistake itself, -1 the expected view, 0 between
 
 
 def check_view(pixels: np.ndarray, goal: ViewGoal) -> Verdict:
@@ -29,8 +30,10 @@ def check_view(pixels: np.ndarray, goal: ViewGoal) -> Verdict:
         return verdict
     for other in goal.others:
         mistaken = pixels_of(other)
-        telling = np.linalg.norm(expected.astype(np.float32) - mistaken, axis=2) > OFF
-        if telling.sum() >= TELLS and (difference(pixels, mistaken) ** 2 - off**2)[telling].mean() < 0:
+        apart = np.linalg.norm(expected.astype(np.float32) - mistaken, axis=2)
+        telling = apart > OFF
+        nearer = (off**2 - difference(pixels, mistaken) ** 2)[telling]
+        if telling.sum() >= TELLS and nearer.mean() > NEARER * (apart[telling] ** 2).mean():
             return wrong("the view is nearer to that of a mistake")
     return right("the expected view")
 
@@ -55,7 +58,7 @@ def _check_patches(off: np.ndarray) -> Verdict:
 
 
 def difference(pixels: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Colour difference of each pixel in levels [H, W], after a little blur and without a common tint."""
-    delta = ndimage.uniform_filter(pixels.astype(np.float32) - expected, (3, 3, 0), mode="nearest")
+    """Colour difference of each pixel in levels [H, W], without a common tint."""
+    delta = pixels.astype(np.float32) - expected
     tint = np.clip(np.median(delta.reshape(-1, 3), axis=0), -SHIFT, SHIFT)
     return np.linalg.norm(delta - tint, axis=2)

@@ -85,10 +85,10 @@ def grow(kit: Kit) -> Draft | None:
 
 
 def turn(kit: Kit) -> Draft | None:
-    """A thing turns by 15 to 30 degrees a frame."""
+    """A thing turns by 15 or 30 degrees a frame."""
     given, wanted = _lengths(kit)
     shape = kit.pick([shape for shape in TURN_PERIOD if TURN_PERIOD[shape] >= 90])
-    spin = kit.pick((-30, -20, 20, 30)) if TURN_PERIOD[shape] > 90 else kit.pick((-25, -20, 20, 25))
+    spin = kit.pick((-30, -15, 15, 30))
     thing = _still(kit, kit.radius("large"), shape)
     start = kit.rng.randrange(0, TURN_PERIOD[shape], 15)
     mover = Mover(thing.but(angle=start), spin=spin)

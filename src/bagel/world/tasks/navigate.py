@@ -83,13 +83,13 @@ def choose_actions(kit: Kit, n: int) -> list[str]:
 
 
 def mistakes(before: Stand, action: str, after: Stand) -> tuple[Stand, ...]:
-    """What a missed or a wrong last action would show, and the right view with one thing of another kind."""
+    """What a missed or a wrong last action would show, and the right view with a thing lacking or of another kind."""
     found = [before] + [act(before, other) for other in ACTIONS if other != action]
     props = after.room.props
     for i, prop in enumerate(props):
-        for kind in PROPS:
-            changed = (*props[:i], replace(prop, kind=kind), *props[i + 1 :])
-            found.append(replace(after, room=replace(after.room, props=changed)))
+        for changed in ((), *((replace(prop, kind=kind),) for kind in PROPS)):
+            room = replace(after.room, props=(*props[:i], *changed, *props[i + 1 :]))
+            found.append(replace(after, room=room))
     return tuple(stand for stand in found if stand is not None and stand != after)
 
 

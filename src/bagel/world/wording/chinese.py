@@ -4,7 +4,7 @@ TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "draw": (
         (
             "[画|请画|画出|绘制]{things}。",
-            "[一张|一幅]{things}的[图|图片|画]。",
+            "[一张|一幅]有{things}的[图|图片|画]。",
             "{things}。",
             "[生成|创作]一张有{things}的图片。",
         ),
@@ -40,8 +40,8 @@ TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("用文字说说这幅画。", "说说你看到了什么。"),
     ),
     "caption": (("{things}。", "图中有{things}。"), ()),
-    "yes": (("是。", "是的。"), ()),
-    "no": (("不是。", "没有。"), ()),
+    "yes": (("是。",), ()),
+    "no": (("不是。",), ()),
     "value": (("{value}。",), ()),
     "add": (
         ("[在|请在]{place}[画|加上|添加|放]{thing}。", "[给|往]{place}加{thing}。"),
@@ -101,7 +101,7 @@ TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("加上{things},直到{a}和{b}一样多。", "多画些{things},让{a}和{b}数量相等。"),
         ("用{things}把{a}和{b}的数量补平。",),
     ),
-    "balance-why": (("有{m}个{a}和{n}个{b}。需要加{more}。",), ()),
+    "balance-why": (("有{m}个{a}和{n}个{b}。需要加{more}个。",), ()),
     "frames": (("[这是|下面是]影片的{n}。", "连续的{n}:"), ("影片以这{n}开头。",)),
     "next": (("[画出|预测]接下来的{n}。", "接着是什么?画出后面{n}。"), ("让影片再放{n}。",)),
     "one-frame": (("一帧",), ()),

@@ -104,8 +104,9 @@ class Chinese:
         self.rng = rng
 
     def plain(self, kind: str, name: str) -> str:
-        """The usual word."""
-        return CHINESE[kind][name][0]
+        """The usual word; a number with its measure word, as in an answer."""
+        word = CHINESE[kind][name][0]
+        return f"{word}个" if kind == "number" else word
 
     def word(self, kind: str, name: str) -> str:
         """A synonym; colours only in their full form."""
