@@ -3,8 +3,8 @@
 import pytest
 
 from bagel.world.check import judge
-from bagel.world.check.answer import groups
 from bagel.world.goals import AnswerGoal
+from bagel.world.wording.reading import groups, named
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,16 @@ def test_captions_that_are_wrong():
 
 def test_groups_read_counts_colours_shapes():
     assert groups("three small violet crosses and a ring") == [(3, "purple", "cross"), (1, "", "ring")]
+
+
+def test_only_words_that_stand_together_describe_one_thing():
+    assert groups("The arrow is green and the square is red.") == [(1, "", "arrow"), (1, "", "square")]
+    assert groups("把两个圆形涂成蓝色,去掉红色的五角星") == [(2, "", "circle"), (1, "red", "star")]
+
+
+def test_named_combinations():
+    assert named("Two red circles and a star") == {
+        ("look", "circle", "red"),
+        ("count", 2, "circle"),
+        ("pair", "circle", "star"),
+    }

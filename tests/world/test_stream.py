@@ -1,6 +1,9 @@
 """Samples by number: the same everywhere, small to send, complete."""
 
+import os
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
@@ -69,3 +72,10 @@ def test_only_think_thinks_and_thoughts_can_be_left_out():
 def test_an_interleaved_sample_has_several_pictures_to_make():
     steps = make("think", "steps", 0, 0)
     assert [type(part) for part in steps.parts[2:]] == [Thought, TargetPicture] * 2
+
+
+def test_sampling_needs_no_scipy():
+    code = "import sys; sys.modules['scipy'] = None; import bagel.world as w; w.sample(0, 0).targets"
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )

@@ -1,12 +1,13 @@
 """Which combinations of attributes are kept out of training. One predicate, `heldout`, decides.
 
-A combination is a tuple: its kind first, then its attributes. These kinds exist, and count wherever they
+A combination is a tuple: its kind first, then its attributes. These kinds count wherever they
 
 - are shown or named: ("look", shape, colour) of a flat shape, ("prop", kind, colour) of a thing in a room;
-- are named or asked for: ("pair", shape, shape), ("binding", look, look), ("count", n, ...), ("compare", ...),
-  ("relation", shape, relation, shape), ("setting", shape, attribute), ("edit", verb, ...), ("motion", law, ...),
-  ("walk", actions), ("pose", ...), ("tower", colours), ("layout", ...), ("sum", ...), ("steps", ...),
-  ("wording", language, key, template, "train" or "new").
+- are named, in one text for those of two: ("pair", shape, shape), ("binding", look, look), ("count", n, shape);
+- are what a sample is about: ("relation", shape, relation, shape), ("setting", shape, attribute), ("count", n, ...),
+  ("compare", ...), ("edit", verb, ...), ("sum", ...), ("motion", law, ...), ("walk", actions), ("pose", ...),
+  ("tower", colours), ("layout", ...);
+- are a choice of words: ("wording", language, key, template, "train" or "new").
 
 Every attribute by itself is common in training; only the combination is new.
 """

@@ -12,6 +12,7 @@ from .tasks import TASKS
 from .tasks.kit import Draft, Kit
 from .wording.grammar import Words
 from .wording.lexicon import Language
+from .wording.reading import named
 
 Split = Literal["train", "heldout"]
 
@@ -37,7 +38,7 @@ def make(
         draft = TASKS[task][category](Kit(rng, words, split))
         if draft is not None and _fits(draft, split):
             parts = [part for part in draft.parts if task == "think" or not isinstance(part, Thought)]
-            combos = frozenset(draft.stated | _shown(draft.parts) | words.used)
+            combos = frozenset(draft.stated | _occurring(draft.parts) | words.used)
             return Sample(task, category, split, language, tuple(parts), tuple(draft.goals), combos)
     raise RuntimeError(f"no {split} sample of {task}/{category} in {TRIES} tries; is the category drawable?")
 
@@ -62,15 +63,17 @@ def samples(
 def _fits(draft: Draft, split: Split) -> bool:
     if split == "heldout":
         return any(heldout(combo) for combo in draft.stated)
-    return not any(heldout(combo) for combo in draft.stated | _shown(draft.parts))
+    return not any(heldout(combo) for combo in draft.stated | _occurring(draft.parts))
 
 
-def _shown(parts: list[Part]) -> set[Combo]:
-    """The combinations that the pictures show, whatever the words say."""
+def _occurring(parts: list[Part]) -> set[Combo]:
+    """The combinations that the pictures show and the words name, read off them, whatever the sample is about."""
     found: set[Combo] = set()
     for part in parts:
-        if isinstance(part, Picture) and isinstance(part.state, Scene):
+        if not isinstance(part, Picture):
+            found |= named(part.text)
+        elif isinstance(part.state, Scene):
             found.update(("look", *thing.look) for thing in part.state.things)
-        elif isinstance(part, Picture) and isinstance(part.state, Stand):
+        elif isinstance(part.state, Stand):
             found.update(("prop", prop.kind, prop.colour) for prop in part.state.room.props)
     return found

@@ -69,7 +69,7 @@ def _recognise(parts: Segmented, region: Region) -> Seen:
     shape, r, (cy, cx), misfit = _shape(cover, max(region.mask.shape) / 2)
     if not fault and misfit > WORST_FIT:
         fault = f"a {colour} blob of no clear shape at ({cx + columns.start:.0f}, {cy + rows.start:.0f})"
-    return Seen(shape, colour, cx + columns.start, cy + rows.start, r, fault)
+    return Seen(shape, colour, float(cx + columns.start), float(cy + rows.start), r, fault)
 
 
 def _widened(box: tuple[slice, slice], shape: tuple[int, ...]) -> tuple[slice, slice]:

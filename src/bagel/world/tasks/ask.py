@@ -5,7 +5,8 @@ from collections import Counter
 from ..goals import AnswerGoal
 from ..sample import Part, Picture, TargetAnswer, Text
 from ..scene import RELATIONS, Look, Scene, Thing, stands
-from ..splits import Combo, pair, relation
+from ..splits import Combo, relation
+from ..wording.reading import named
 from .kit import Draft, Kit, Tasks
 
 
@@ -161,11 +162,7 @@ def caption(kit: Kit) -> Draft | None:
     things = words.join([words.some(n, *look) for look, n in counts.items()])
     answer = words.say("caption", things=things, background=words.word("background", scene.background))
     value = tuple(sorted((n, colour, shape) for (shape, colour), n in counts.items()))
-    stated: set[Combo] = {("look", *look) for look in looks}
-    stated |= {("count", n, shape) for (shape, _), n in counts.items() if n > 1}
-    if len(looks) == 2 and looks[0][0] != looks[1][0]:
-        stated.add(pair(looks[0][0], looks[1][0]))
-    return _draft(kit, scene, words.say("caption?"), answer, AnswerGoal("caption", value), stated)
+    return _draft(kit, scene, words.say("caption?"), answer, AnswerGoal("caption", value), named(answer))
 
 
 CATEGORIES: Tasks = {

@@ -4,6 +4,7 @@ from ..goals import Goal, SceneGoal, ViewGoal, Want
 from ..sample import Part, Picture, TargetPicture, Text, Thought
 from ..scene import Scene
 from ..splits import Combo
+from ..wording.reading import named
 from . import arrange, edit
 from .kit import Draft, Kit, Tasks
 from .navigate import actions_in_words, journey, mistakes, stated
@@ -35,7 +36,7 @@ def sums(kit: Kit) -> Draft | None:
     look = kit.look()
     text = words.say("sum", things=words.many(*look), sum=total)
     why = words.say("sum-why", sum=total, n=words.number(n), things=words.some(n, *look))
-    return _drawn(kit, [Text(text)], why, n, look, {("sum", source, look[0]), ("look", *look)})
+    return _drawn(kit, [Text(text)], why, n, look, {("sum", source, look[0]), ("look", *look)} | named(why))
 
 
 def _drawn(kit: Kit, prompt: list[Part], why: str, n: int, look: tuple[str, str], combos: set[Combo]) -> Draft | None:
