@@ -30,6 +30,7 @@ def llm_parts(folder: Path, layers: Layers) -> tuple[LLMConfig, dict[str, Read],
     kind = data.get("model_type")
     if kind not in ("qwen2", "qwen3"):
         raise CheckpointError(f"{folder} is a {kind} model; the decoder is built from a qwen2 or qwen3 one.")
+    data.update(_rotary(data, folder))
     keys = [name for name in LLMConfig.__dataclass_fields__ if name != "layers" and data.get(name) is not None]
     config = _config(LLMConfig, {name: data[name] for name in keys}, folder, layers=layers)
     if data.get("head_dim", config.head_dim) != config.head_dim:
@@ -43,6 +44,15 @@ def llm_parts(folder: Path, layers: Layers) -> tuple[LLMConfig, dict[str, Read],
     if table in read and (head not in read or data.get("tie_word_embeddings")):
         read[head] = read[table]
     return config, read, Tokenizer.from_folder(folder)
+
+
+def _rotary(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The base of the rotary embedding, which newer files keep one level down. Stretched ones are refused."""
+    rope = data.get("rope_parameters") or data.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        raise CheckpointError(f"{folder} has rotary positions of type {kind!r}; only plain ones can be used.")
+    return {"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {}
 
 
 def vit_parts(folder: Path, side: int) -> tuple[ViTConfig, dict[str, Read]]:
