@@ -63,7 +63,7 @@ def samples(
 def _fits(draft: Draft, split: Split) -> bool:
     if split == "heldout":
         return any(heldout(combo) for combo in draft.stated)
-    return not any(heldout(combo) for combo in draft.stated | _occurring(draft.parts))
+    return not any(map(heldout, draft.stated)) and not any(map(heldout, _occurring(draft.parts)))
 
 
 def _occurring(parts: list[Part]) -> set[Combo]:

@@ -264,7 +264,7 @@ TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "plus": (("{a} plus {b}", "the sum of {a} and {b}"), ()),
     "minus": (("{a} minus {b}", "the difference of {a} and {b}"), ()),
-    "corners": (("the number of corners of {shape}", "the corners of {shape}"), ()),
+    "corners": (("the number of corners of {shape}", "the corner count of {shape}"), ()),
     "sum-why": (("{sum} [is|makes] {n}. So I draw {things}.",), ()),
     "riddle": (
         ("[Draw|Paint|Show] {thing} in the colour of {hint}.", "{thing}, as coloured as {hint}."),
