@@ -23,6 +23,7 @@ from bagel import Bagel, checkpoint
 from bagel.infer.conversation import Runtime
 from bagel.infer.pipeline import find_model
 from bagel.model.config import LLMConfig, ModelConfig, ViTConfig
+from bagel.model.fp8 import quantise_decoder
 from bagel.tokens import Tokenizer
 
 CONFIG = ModelConfig(
@@ -46,7 +47,9 @@ def random_checkpoint(device: torch.device) -> checkpoint.Checkpoint:
             for name, empty in list(owner._parameters.items()):
                 if empty is not None and empty.is_meta:
                     value = torch.empty(empty.shape, dtype=torch.bfloat16, device=device)
-                    value.fill_(1) if "norm" in name or (empty.ndim == 1 and name == "weight") else value.normal_(0, 0.02)
+                    value.fill_(1) if "norm" in name or (empty.ndim == 1 and name == "weight") else value.normal_(
+                        0, 0.02
+                    )
                     owner._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
     return checkpoint.Checkpoint(CONFIG, model, vae, Tokenizer.from_folder(find_model("mini")))
 
@@ -76,6 +79,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--timesteps", type=int, default=50)
+    parser.add_argument("--fp8", action="store_true")
+    parser.add_argument("--plain", action="store_true", help="without the kernels for a GPU's attention and writing")
     arguments = parser.parse_args()
     device, rows = torch.device("cuda", 0), []
     began = time.perf_counter()
@@ -84,13 +89,21 @@ def main() -> None:
     print(f"made in {time.perf_counter() - began:.1f} s, {torch.cuda.memory_allocated() / 2**30:.2f} GiB", flush=True)
     if arguments.folder:
         made = written_and_loaded(made, arguments.folder, device)
+    if arguments.fp8:
+        quantise_decoder(made.model.decoder)
     bagel = Bagel(Runtime.of(made))
+    bagel.runtime.engine.fast = not arguments.plain
     image, steps = picture(), arguments.timesteps
     measured("draw", lambda: bagel.draw("a red cube on a table", seed=1, num_timesteps=steps), rows)
     measured("edit", lambda: bagel.edit(image, "make it night", seed=1, num_timesteps=steps), rows)
     small = {"height": 512, "width": 512, "num_timesteps": steps}
     measured("draw 512", lambda: bagel.draw("a red cube on a table", seed=1, **small), rows)
     question = "word " * 30
+    if arguments.fp8:
+        cached = {"num_timesteps": steps, "step_cache": "taylorseer"}
+        measured("draw taylorseer", lambda: bagel.draw("a red cube on a table", seed=1, **cached), rows)
+    four = ["a red cube on a table"] * 4
+    measured("draw 4", lambda: bagel.draw(four, seed=[1, 2, 3, 4], num_timesteps=steps)[0], rows)
     measured("first token", lambda: bagel.chat([image.resize((980, 980)), question], max_tokens=2), rows)
     measured("100 tokens", lambda: bagel.chat([image.resize((980, 980)), question], max_tokens=101), rows)
     print(json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}))

@@ -54,8 +54,14 @@ def test_norm_and_rotate(rows, queries, keys, width):
 
 @pytest.mark.parametrize(("rows", "outputs", "inputs"), [(1, 64, 64), (3, 200, 96), (16, 4608, 3584), (6, 3584, 18944)])
 def test_skinny_products(rows, outputs, inputs):
+    from bagel.model.triton_gemv import gemv
     from bagel.model.triton_skinny import skinny
 
+    for product in (skinny, gemv) if rows <= 8 else (skinny,):
+        check_product(product, rows, outputs, inputs)
+
+
+def check_product(skinny, rows, outputs, inputs):
     x, weight, norm = normal(rows, inputs), normal(outputs, inputs) * 0.02, normal(inputs)
     bias, add = normal(outputs), normal(rows, outputs)
     plain = x.double() @ weight.double().t()
@@ -91,7 +97,7 @@ def test_attention_of_one_token(heads, kv_heads, width):
     )
     for layer in range(layers):
         triton_decode.write(k, v, addresses, held, places, layer)
-        found = triton_decode.attend(q, kv_heads, addresses, held, places, layer)
+        found = triton_decode.attend(q, kv_heads, addresses, held + 1, places, layer)
         for row, (store, length) in enumerate(zip(stores, lengths, strict=True)):
             assert torch.equal(store[layer, 0, length], k[row])
             assert torch.equal(store[layer, 1, length], v[row])
@@ -104,9 +110,8 @@ def test_attention_of_one_token(heads, kv_heads, width):
 @pytest.fixture(scope="module")
 def models():
     """The small checkpoint in bf16 on the GPU, and in float32 on the CPU."""
-    from conftest import CHECKPOINT
-
     from bagel import Bagel
+    from conftest import CHECKPOINT
 
     return Bagel.load(CHECKPOINT, device="cuda", dtype="bf16"), Bagel.load(CHECKPOINT, device="cpu")
 
@@ -114,9 +119,9 @@ def models():
 def test_captured_writing_equals_the_plain_path(models):
     bagel, _ = models
     questions = [["hello world"], ["A photo of a cat", "and more"], ["天空"]]
-    bagel.runtime.engine.graphs = False
+    bagel.runtime.engine.fast = False
     plain = [bagel.chat(q, max_tokens=12).token_ids for q in questions]
-    bagel.runtime.engine.graphs = True
+    bagel.runtime.engine.fast = True
     captured = [bagel.chat(q, max_tokens=12).token_ids for q in questions]
     together = [r.token_ids for r in bagel.chat(questions, max_tokens=12)]
     agreeing = sum(a[:4] == b[:4] == c[:4] for a, b, c in zip(plain, captured, together, strict=True))
@@ -134,10 +139,71 @@ def test_pictures_agree_with_float32(models):
 
 
 def test_float32_on_the_gpu_is_exact(models):
-    from conftest import CHECKPOINT
-
     from bagel import Bagel
+    from conftest import CHECKPOINT
 
     gpu, cpu = Bagel.load(CHECKPOINT, device="cuda", dtype="fp32"), models[1]
     options = {"height": 64, "width": 96, "num_timesteps": 8, "seed": 5}
     assert distance(gpu.draw("a red cube", **options).latent, cpu.draw("a red cube", **options).latent) < 2e-4
+
+
+def test_group_norm():
+    from bagel.model.triton_group_norm import group_norm
+
+    x = (normal(2, 128, 37, 50) + 3).contiguous(memory_format=torch.channels_last)
+    weight, bias = normal(128), normal(128)
+    plain = F.group_norm(x.double(), 32, weight.double(), bias.double(), 1e-6)
+    assert distance(group_norm(x, 32, weight, bias, 1e-6, False), plain) < 3e-3
+    assert distance(group_norm(x, 32, weight, bias, 1e-6, True), F.silu(plain)) < 3e-3
+
+
+def test_fast_attention_equals_the_plain_one(models, monkeypatch):
+    """A pass that mixes a prompt, a token and latents of two sizes."""
+    from bagel.infer.engine import Engine, Read
+    from bagel.pack import LatentPart, TextPart
+
+    bagel, _ = models
+    seen = []
+    for fast in (False, True):
+        engine = Engine(bagel.runtime.checkpoint.model, bagel.runtime.engine.rules, fast=fast)
+        contexts = [engine.new_context() for _ in range(4)]
+        engine.forward([Read(c, TextPart([421, 5, 6, 7 + i, 422])) for i, c in enumerate(contexts)])
+        noise = torch.randn(24, 64, generator=torch.Generator().manual_seed(0))
+        parts = [
+            TextPart([421, 9, 8]),
+            TextPart([421]),
+            LatentPart(noise, (4, 6), 0.7, noised=True),
+            LatentPart(noise[:4], (2, 2), 0.0),
+        ]
+        seen.append(engine.forward([Read(c, p, keep=False) for c, p in zip(contexts, parts, strict=True)]))
+    for plain, fast in zip(*seen, strict=True):
+        assert distance(fast.last, plain.last) < 2e-2
+        if len(plain.latents):
+            assert distance(fast.latents, plain.latents) < 2e-2
+
+
+@pytest.mark.parametrize(("rows", "width"), [(3, 96), (300, 3584)])
+def test_fp8_rows(rows, width):
+    from bagel.model import triton_fp8
+
+    x, weight = normal(rows, width), normal(width)
+    for found, plain in (
+        (triton_fp8.quantise(x), x.double()),
+        (triton_fp8.quantise(x, (weight, 1e-6)), norm64(x, weight)),
+    ):
+        assert distance(found[0].double() * found[1], plain) < 4e-2
+    gate, up = normal(rows, width), normal(rows, width)
+    values, scale = triton_fp8.swiglu(torch.cat((gate, up), dim=1))
+    assert distance(values.double() * scale, F.silu(gate.double()) * up.double()) < 4e-2
+
+
+def test_fp8_products():
+    from bagel.model import kernels
+    from bagel.model.fp8 import Fp8Linear
+
+    layer = Fp8Linear(torch.nn.Linear(512, 256, device=CUDA, dtype=torch.bfloat16))
+    with torch.inference_mode():
+        for rows, bound in ((1, 5e-3), (6, 5e-3), (300, 4e-2)):
+            x = normal(rows, 512)
+            wanted = x.double() @ layer.weight.wide(torch.float64).t() + layer.bias.double()
+            assert distance(kernels.linear(x, layer.weight, layer.bias), wanted) < bound

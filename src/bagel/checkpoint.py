@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from bagel.errors import CheckpointError
 from bagel.model.bagel import BagelModel
 from bagel.model.config import ModelConfig
+from bagel.model.fp8 import quantise_linear
 from bagel.model.layers import sine_half_table
 from bagel.model.vae import VAE
 from bagel.tokens import Tokenizer
@@ -46,8 +47,11 @@ class Checkpoint:
     tokenizer: Tokenizer
 
 
-def load(folder: Path, device: torch.device, dtype: torch.dtype, report: Report | None = None) -> Checkpoint:
-    """Loads an official folder (or one with `model.safetensors`, or sharded with an index).
+def load(
+    folder: Path, device: torch.device, dtype: torch.dtype, report: Report | None = None, *, fp8: bool = False
+) -> Checkpoint:
+    """Loads an official folder (or one with `model.safetensors`, or sharded with an index). fp8: the decoder's
+    products are quantised one by one as they are read, so that memory never holds more than one unquantised.
 
     Raises CheckpointError, once, with all that is wrong with the tensors and the likely cause.
     """
@@ -67,8 +71,10 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype, report: Report 
         (model, model_pieces, weights, dtype),
         (vae, vae_pieces, vae_weights, vae_dtype),
     ):
-        for read in _fill(module, plan, files, device, kind):
+        for read, owner in _fill(module, plan, files, device, kind):
             done += read
+            if fp8 and isinstance(owner, nn.Linear):
+                quantise_linear(model.decoder, owner)
             if report:
                 report(done, total)
     return Checkpoint(config, model, vae, tokenizer)
@@ -313,14 +319,16 @@ def _fill(
     files: TensorFiles,
     device: torch.device,
     dtype: torch.dtype,
-) -> Iterator[int]:
-    """Allocates each parameter and copies its tensors into it; yields the bytes read."""
+) -> Iterator[tuple[int, nn.Module]]:
+    """Allocates each parameter and copies its tensors into it; yields each module that is whole now, and the
+    bytes that it took."""
     sources: dict[str, list[tuple[str, Piece]]] = defaultdict(list)
     for name, piece in plan.items():
         sources[piece.parameter].append((name, piece))
     shared = {id(value): name for name, value in module.named_parameters()}
     filled: dict[str, nn.Parameter] = {}
-    for owner in module.modules():
+    for owner in list(module.modules()):
+        read = 0
         for key, empty in list(owner._parameters.items()):
             if empty is None or id(empty) not in shared:
                 continue
@@ -328,9 +336,10 @@ def _fill(
             if name not in filled:
                 value = torch.empty(empty.shape, dtype=dtype, device=device)
                 for source, piece in sources[name]:
-                    yield _copy(files.read(source), value, piece)
+                    read += _copy(files.read(source), value, piece)
                 filled[name] = nn.Parameter(value, requires_grad=False)
             owner._parameters[key] = filled[name]
+        yield read, owner
 
 
 @torch.no_grad()

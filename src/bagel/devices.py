@@ -16,6 +16,11 @@ DTYPES = {
 }
 
 
+PRECISIONS = ("bf16", "fp16", "fp32", "fp8")
+"""What `precision` may be: the numbers the weights are kept in. fp8 keeps the decoder's products in e4m3 and
+computes the rest in the device's own dtype."""
+
+
 def pick_device(name: str | torch.device = "auto") -> torch.device:
     """`auto`: a GPU if there is one, else Apple's, else the CPU. Raises DeviceError for one that is not there."""
     if name == "auto":
@@ -24,8 +29,10 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device {str(name)!r} is unknown; use auto, cpu, cuda, cuda:1 or mps.") from None
+    except (RuntimeError, TypeError):
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device {str(name)!r} is unknown; use auto, cpu, cuda, cuda:1 or mps.")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
@@ -36,9 +43,18 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     return device
 
 
+def pick_precision(precision: str | None, dtype: str | torch.dtype, device: torch.device) -> tuple[torch.dtype, bool]:
+    """-> the dtype to compute in and whether the decoder's weights are kept in fp8."""
+    if precision is not None and precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}.")
+    fp8 = precision == "fp8"
+    return pick_dtype(dtype if precision is None or fp8 else precision, device), fp8
+
+
 def pick_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """`auto`: float32 on the CPU; bfloat16 on a GPU that computes in it, else float16."""
-    if isinstance(name, torch.dtype):
+    """`auto`: float32 on the CPU; bfloat16 on a GPU that computes in it, else float16. Raises InputError for
+    numbers that the model does not compute in."""
+    if isinstance(name, torch.dtype) and name in DTYPES.values():
         return name
     if name == "auto":
         if device.type == "cpu":

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from bagel.errors import InputError
@@ -43,29 +44,63 @@ def open_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Im
     Raises InputError for a file that is missing, empty, no picture, damaged or beyond MAX_FILE_PIXELS.
     """
     if isinstance(source, Image.Image):
-        _check_file_size(source, "the picture")
-        return to_rgb(source)
+        return _decode(lambda: source, "the picture")
+    if not isinstance(source, (str, bytes, os.PathLike)):
+        raise InputError(f"a picture is a {type(source).__name__}; give a path, a PIL picture or the bytes of a file.")
     name = f"the picture ({len(source)} bytes)" if isinstance(source, bytes) else str(source)
     try:
-        stream = io.BytesIO(source if isinstance(source, bytes) else Path(source).read_bytes())
-    except OSError as error:
-        raise InputError(f"{name}: {error.strerror or error}; check the path of the picture.") from None
-    if not stream.getbuffer().nbytes:
+        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise InputError(f"{name!r}: {_reason(error)}; check the path of the picture.") from None
+    if not content:
         raise InputError(f"{name} is empty (0 bytes); save the picture again.")
+    return _decode(lambda: _upright(_loaded(Image.open(io.BytesIO(content)), name)), name)
+
+
+def _decode(read: Callable[[], Image.Image], name: str) -> Image.Image:
+    """Whatever a decoder trips over is the file's fault, and said in one sentence."""
     try:
-        # Pillow's own bomb check would raise before ours can say which limit and what to do.
-        with Image.open(stream) as image:
-            _check_file_size(image, name)
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(_loaded(read(), name))
+    except InputError:
+        raise
+    except MemoryError:
+        raise InputError(f"{name} does not fit into memory; scale it down first.") from None
     except Image.DecompressionBombError:
         raise _too_large(name, "too many") from None
     except UnidentifiedImageError:
         raise InputError(f"{name} is not a picture that can be read; use PNG, JPEG or WebP.") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{name} is damaged ({error}); save the picture again.") from None
+    except Exception as error:  # decoders of some forty formats raise all kinds
+        raise InputError(f"{name} is damaged ({_reason(error)}); save the picture again.") from None
+
+
+def _loaded(image: Image.Image, name: str) -> Image.Image:
+    _check_file_size(image, name)
+    image.load()
+    return image
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation."""
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # EXIF that cannot be read says nothing of the picture
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _check_file_size(image: Image.Image, name: str) -> None:
@@ -81,7 +116,12 @@ def _too_large(name: str, pixels: str) -> InputError:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB, transparent parts over white."""
+    """RGB, transparent parts over white; of 16 bits of grey the upper 8 (Pillow, and with it upstream, cuts
+    everything above 255 to white)."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("La", "RGBa"):  # the colours are multiplied by alpha
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGB", image.size, (255, 255, 255))

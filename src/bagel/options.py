@@ -7,6 +7,7 @@ checkpoint's own where its `config.json` has `presets`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -35,7 +36,7 @@ class TextOptions:
 
     max_tokens: int | None = _knob("Most tokens to write, the start token counted.", low=1)
     do_sample: bool | None = _knob("Draw tokens at random by their probability; otherwise take the likeliest.")
-    temperature: float | None = _knob("Below 1 sampling keeps to likely tokens, above 1 it strays.", above=0)
+    temperature: float | None = _knob("Below 1 sampling keeps to likely tokens, above 1 it strays.", low=1e-6)
     think: bool | None = _THINK
     seed: int | None = _SEED
 
@@ -47,7 +48,7 @@ class ImageOptions:
     height: int | None = _knob("Height in pixels, a multiple of 16. Editing: the last picture's, if not given.", low=1)
     width: int | None = _knob("Width in pixels, a multiple of 16. Editing: the last picture's, if not given.", low=1)
     num_timesteps: int | None = _knob(
-        "Points in time from noise to picture; n gives n - 1 updates. More is finer and slower.", low=2
+        "Points in time from noise to picture; n gives n - 1 updates. More is finer and slower.", low=2, high=10_000
     )
     timestep_shift: float | None = _knob(
         "Above 1 spends more updates on the layout (near noise), below 1 on details.", above=0
@@ -81,7 +82,7 @@ class ImageOptions:
     think: bool | None = _THINK
     max_tokens: int | None = _knob("Most tokens of the thought, the start token counted.", low=1)
     do_sample: bool | None = _knob("Draw the thought's tokens at random; otherwise take the likeliest.")
-    temperature: float | None = _knob("Temperature of the thought, where sampled.", above=0)
+    temperature: float | None = _knob("Temperature of the thought, where sampled.", low=1e-6)
 
 
 Options = TypeVar("Options", TextOptions, ImageOptions)
@@ -118,7 +119,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def make(cls: type[Options], options: Options | None, fields: Mapping[str, Any]) -> Options:
-    """`options` with `fields` set on top. Raises InputError for a name that does not exist."""
+    """`options` with `fields` set on top. Raises InputError for options of another kind and for a name that does
+    not exist."""
+    if options is not None and not isinstance(options, cls):
+        raise InputError(f"options are a {type(options).__name__}; this job takes {cls.__name__}.")
     names = [f.name for f in dataclasses.fields(cls)]
     for name in fields:
         if name not in names:
@@ -129,50 +133,58 @@ def make(cls: type[Options], options: Options | None, fields: Mapping[str, Any])
 
 
 def settle(options: Options, job: str, presets: Mapping[str, Mapping[str, Any]]) -> Options:
-    """Fills what was left open from the checkpoint's preset of the job, then the official one, and checks
-    every value. Raises InputError."""
-    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
-    open_fields = {name for name, value in given.items() if value is None}
+    """Fills what was left open from the checkpoint's preset of the job, then the official one; checks every
+    value and makes it the plain Python one (numpy's numbers are taken too). Raises InputError."""
     preset = {**PRESETS[job], **presets.get(job, {})}
-    filled = {name: value for name, value in preset.items() if name in open_fields}
-    settled = dataclasses.replace(options, **filled)
-    for f in dataclasses.fields(settled):
-        value = getattr(settled, f.name)
-        if value is not None and f.name != "noise":
-            _check(f.name, value, str(f.type), f.metadata)
-    return settled
+    settled: dict[str, Any] = {}
+    for f in dataclasses.fields(options):
+        value = getattr(options, f.name)
+        value = preset.get(f.name) if value is None else value
+        unchecked = value is None or f.name == "noise"
+        settled[f.name] = value if unchecked else _checked(f.name, value, str(f.type), f.metadata)
+    return type(options)(**settled)
 
 
-def _check(name: str, value: Any, declared: str, limits: Mapping[str, Any]) -> None:
+def _checked(name: str, value: Any, declared: str, limits: Mapping[str, Any]) -> Any:
     if name == "cfg_interval":
-        return _check_interval(value)
+        return _interval(value)
+    if getattr(value, "ndim", None) == 0:  # a number of numpy's or PyTorch's
+        value = value.item()
     if "bool" in declared:
         if not isinstance(value, bool):
             raise InputError(f"{name} is {value!r}; it must be true or false.")
-        return None
+        return value
     if "choices" in limits:
         if value not in limits["choices"]:
             raise InputError(f"{name} is {value!r}; use one of {', '.join(limits['choices'])}.")
-        return None
-    whole = "int" in declared
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or (whole and value != int(value)):
-        raise InputError(f"{name} is {value!r}; it must be a {'whole ' if whole else ''}number.")
+        return value
+    value = _number(name, value, whole="int" in declared)
     if "low" in limits and value < limits["low"]:
         raise InputError(f"{name} is {value}; it must be at least {limits['low']}.")
     if "high" in limits and value > limits["high"]:
         raise InputError(f"{name} is {value}; it must be at most {limits['high']}.")
     if "above" in limits and value <= limits["above"]:
         raise InputError(f"{name} is {value}; it must be above {limits['above']}.")
-    return None
+    return value
 
 
-def _check_interval(value: Any) -> None:
+def _number(name: str, value: Any, *, whole: bool) -> int | float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if whole and value == value // 1:  # false for nan and infinities
+            return int(value)
+        with contextlib.suppress(OverflowError):
+            if not whole and math.isfinite(value):
+                return float(value)
+    raise InputError(f"{name} is {value!r}; it must be a {'whole ' if whole else ''}number.")
+
+
+def _interval(value: Any) -> tuple[float, float]:
     try:
-        low, high = (float(x) for x in value)
+        low, high = (float(x) for x in value if not isinstance(x, str))
     except (TypeError, ValueError):
         raise InputError(f"cfg_interval is {value!r}; it must be two numbers, low and high.") from None
     if not 0 <= low <= high <= 1:
         raise InputError(
             f"cfg_interval is ({low:g}, {high:g}); it must lie within 0 and 1, the lower end first (1 is noise)."
         )
+    return low, high

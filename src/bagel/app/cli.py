@@ -40,7 +40,7 @@ class ModelFlags:
     dtype: str = "auto"
     """auto, bf16, fp16, fp32."""
     precision: str | None = None
-    """What the weights are kept in: bf16, fp16, fp32. Wins over --dtype."""
+    """What the weights are kept in: bf16, fp16, fp32, fp8. Wins over --dtype."""
 
     def config(self) -> ModelConfig:
         """The sizes alone, so that options are checked before a large model is loaded."""

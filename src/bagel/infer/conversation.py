@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bagel.checkpoint import Checkpoint
 from bagel.errors import InputError
-from bagel.images import patchify, resize, to_image, to_pixels, unpatchify
+from bagel.images import from_levels, patchify, resize, to_image, to_levels, unpatchify
 from bagel.infer.engine import Engine, Job, Read, Seen
 from bagel.infer.image import COND, NO_IMAGE, NO_TEXT, Guidance, denoise, noise_for, schedule
 from bagel.infer.result import ImageDone, Stats, TextDone
@@ -41,6 +41,8 @@ class Runtime:
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Runtime:
         config, tokenizer = checkpoint.config, checkpoint.tokenizer
+        if checkpoint.model.device.type == "cuda":  # the layout in which its convolutions are fastest
+            checkpoint.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         rules = PackRules(
             tokenizer.start_of_image,
             tokenizer.end_of_image,
@@ -54,7 +56,7 @@ class Runtime:
         """A picture of legal size as a clean latent segment: the posterior's mean, so that the same picture
         always reads the same (upstream samples)."""
         config, vae = self.checkpoint.config, self.checkpoint.vae
-        pixels = to_pixels(image).to(self.checkpoint.model.device)
+        pixels = from_levels(to_levels(image).to(self.checkpoint.model.device))
         latent = vae.encode(pixels[None])[0]
         side = config.latent_patch_size
         return LatentPart(patchify(latent, side), (latent.shape[1] // side, latent.shape[2] // side))
@@ -62,7 +64,8 @@ class Runtime:
     def look(self, image: Image.Image) -> VitPart:
         """A picture as a ViT segment; the ViT's size rule is applied to the picture as the VAE sees it."""
         side = self.checkpoint.config.vit.patch_size
-        pixels = to_pixels(resize(image, self.checkpoint.config.images.vit))
+        resized = resize(image, self.checkpoint.config.images.vit)
+        pixels = from_levels(to_levels(resized).to(self.checkpoint.model.device))
         return VitPart(patchify(pixels, side), (pixels.shape[1] // side, pixels.shape[2] // side))
 
     @torch.inference_mode()
@@ -170,12 +173,15 @@ class Conversation:
         grid = height // config.latent_stride, width // config.latent_stride
         if options.noise is None:
             return grid, noise_for(grid, config.latent_width, seed)
-        noise = torch.as_tensor(options.noise, dtype=torch.float32)
-        if noise.shape != (grid[0] * grid[1], config.latent_width):
-            raise InputError(
-                f"noise is {list(noise.shape)}; a picture of {height} x {width} needs "
-                f"{[grid[0] * grid[1], config.latent_width]}."
-            )
+        wanted = [grid[0] * grid[1], config.latent_width]
+        try:
+            noise = torch.as_tensor(options.noise, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"noise is not numbers ({error}); give float32 {wanted}.") from None
+        if list(noise.shape) != wanted:
+            raise InputError(f"noise is {list(noise.shape)}; a picture of {height} x {width} needs {wanted}.")
+        if not noise.isfinite().all():
+            raise InputError("noise holds numbers that are not finite; draw it from a normal distribution.")
         return grid, noise
 
     def _check_room(self, max_tokens: int) -> None:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from bagel.errors import InputError
-from bagel.infer.context import Context, Store
+from bagel.infer.attention import CacheAttention, FastAttention, Window
+from bagel.infer.context import Context
 from bagel.infer.token_step import MOST_CONTEXTS, TokenStep
-from bagel.model.attention import QKV, attend
+from bagel.model.attention import Attend
 from bagel.model.bagel import BagelModel
 from bagel.model.kernels import has_triton
 from bagel.pack import PackRules, Part, TextPart, pack
@@ -50,49 +51,16 @@ Job = Generator[Any, Any, Any]
 """Yields lists of Read (answered by lists of Seen) and events; returns its result."""
 
 
-class Window(NamedTuple):
-    """Where a span of a pack writes its keys and values in its context's storage, and what it looks back on."""
-
-    store: Store
-    at: int
-    span: Span
-
-
-class CacheAttention:
-    """Attention of a pass over contexts: each span writes its keys and values behind what its context holds
-    and looks at all of it. There is no mask: within a span attention is causal or full, and storage keeps
-    the markers of an image before its latents, which full attention cannot tell."""
-
-    def __init__(self, windows: Sequence[Window]) -> None:
-        self.windows = windows
-
-    def __call__(self, layer: int, und: QKV, gen: QKV) -> tuple[Tensor, Tensor]:
-        und_seen, gen_seen = torch.empty_like(und.q), torch.empty_like(gen.q)
-        for store, at, span in self.windows:
-            rows = [(und, und_seen, span.und), (gen, gen_seen, span.gen)]
-            rows = [row for row in rows if row[2].stop > row[2].start]
-            keys, values = store.layer(layer)
-            end = at
-            for expert, _, rows_of in rows:
-                begin, end = end, end + rows_of.stop - rows_of.start
-                keys[begin:end], values[begin:end] = expert.k[rows_of], expert.v[rows_of]
-            queries = [expert.q[rows_of] for expert, _, rows_of in rows]
-            q = queries[0] if len(queries) == 1 else torch.cat(queries)
-            seen = attend(q, keys[:end], values[:end], causal=span.causal)
-            for (_, out, rows_of), part in zip(rows, seen.split([len(x) for x in queries]), strict=True):
-                out[rows_of] = part
-        return und_seen, gen_seen
-
-
 @dataclass
 class Engine:
     """Runs reads through the model, at most `max_tokens` new tokens in a pass (a longer read goes alone).
-    graphs: capture the writing of text on a GPU; the plain path is the reference."""
+    fast: on a GPU, attention in kernels made for it and the writing of text as a captured graph; the plain
+    path is the reference."""
 
     model: BagelModel
     rules: PackRules
     max_tokens: int = 16384
-    graphs: bool = True
+    fast: bool = True
     passes: int = field(default=0, init=False)
     _token_step: TokenStep | None = field(default=None, init=False, repr=False)
 
@@ -133,7 +101,12 @@ class Engine:
             Window(reads[span.sample].context.reserve(_length(span)), reads[span.sample].context.length, span)
             for span in inputs.layout.spans
         ]
-        und, gen = self.model(inputs.to(self.model.device), CacheAttention(windows))
+        inputs = inputs.to(self.model.device)
+        if self._fast():
+            attention: Attend = FastAttention(windows, inputs.layout.num_und, self.model.device)
+        else:
+            attention = CacheAttention(windows)
+        und, gen = self.model(inputs, attention)
         for read in reads:
             _advance(read)
         return [Seen(und[s.und.stop - 1 : s.und.stop], gen[s.gen]) for s in inputs.layout.spans]
@@ -141,13 +114,15 @@ class Engine:
     def _writes_only(self, reads: Sequence[Read]) -> bool:
         """Whether every read is one token of text, on a device where that step can be captured."""
         return (
-            self.graphs
-            and self.model.device.type == "cuda"
-            and self.model.dtype in (torch.bfloat16, torch.float16)
+            self._fast()
             and len(reads) <= MOST_CONTEXTS
             and all(isinstance(r.part, TextPart) and len(r.part.ids) == 1 and r.keep for r in reads)
-            and has_triton()
         )
+
+    def _fast(self) -> bool:
+        """Whether the kernels for a GPU can be used; they are written for 16-bit numbers."""
+        half = self.model.dtype in (torch.bfloat16, torch.float16)
+        return self.fast and half and self.model.device.type == "cuda" and has_triton()
 
     def _write_step(self, reads: Sequence[Read]) -> list[Seen]:
         self._token_step = self._token_step or TokenStep(self.model)

@@ -26,7 +26,7 @@ COND, NO_TEXT, NO_IMAGE = "cond", "no_text", "no_image"
 def schedule(num_timesteps: int, shift: float) -> Tensor:
     """`num_timesteps` times from 1 (noise) to 0 (data), float32, for one update fewer; a shift above 1 spends
     more of them near noise."""
-    t = torch.linspace(1, 0, num_timesteps)
+    t = torch.linspace(1, 0, num_timesteps, dtype=torch.float32, device="cpu")
     return shift * t / (1 + (shift - 1) * t)
 
 
@@ -127,5 +127,5 @@ def _first_equal(name: str, contexts: Mapping[str, Context]) -> str:
 def noise_for(grid: tuple[int, int], width: int, seed: int) -> Tensor:
     """Normal noise float32 [G, Z], drawn on the CPU by a generator of its own, so that a seed means the same
     picture on every device; the global generator is not touched."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(grid[0] * grid[1], width, generator=generator)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(grid[0] * grid[1], width, generator=generator, dtype=torch.float32, device="cpu")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,13 @@ class Text(str):
 
 
 def as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+    """A list, a tuple or what a generator gives; anything else is one item."""
+    return list(value) if isinstance(value, (list, tuple, Iterator)) else [value]
+
+
+def as_prompts(value: Any) -> list[str]:
+    """A prompt, or a list of prompts. Raises InputError for what is no text."""
+    return [checked_text(item) for item in as_list(value)]
 
 
 def as_inputs(items: Sequence[Any]) -> list[Input]:
@@ -43,14 +49,19 @@ def as_input(item: Any) -> Input:
         return open_image(item) if _looks_like_picture(item) else checked_text(item)
     if isinstance(item, (Image.Image, bytes, os.PathLike)):
         return open_image(item)
-    raise InputError(f"an input is a {type(item).__name__}; give text, a PIL picture, a path or bytes.")
+    raise InputError(
+        f"an input is a {type(item).__name__}; give text, a PIL picture, a path or the bytes of a picture's file."
+    )
 
 
 def _looks_like_picture(text: str) -> bool:
     """A file name of a picture; with blanks in it only if the file is there, since then it may be a sentence."""
     if "\n" in text or len(text) > 1024 or Path(text).suffix.lower() not in _SUFFIXES:
         return False
-    return " " not in text or Path(text).exists()
+    try:
+        return " " not in text or Path(text).exists()
+    except (OSError, ValueError):  # too long for a file name, or with a null byte
+        return False
 
 
 def checked_text(text: Any) -> str:
@@ -58,6 +69,10 @@ def checked_text(text: Any) -> str:
         raise InputError(f"the prompt is a {type(text).__name__}; it must be a string.")
     if not text.strip():
         raise InputError("the prompt is empty; say what to draw, change or answer.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the prompt is no valid Unicode ({error.reason} at {error.start}); type it again.") from None
     return str(text)
 
 

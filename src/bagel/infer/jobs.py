@@ -72,6 +72,8 @@ class Plan:
     max_parts: int = 16
 
     def __post_init__(self) -> None:
+        if not isinstance(self.max_images, int) or self.max_images < 0:
+            raise InputError(f"max_images is {self.max_images!r}; it must be a whole number, 0 or more.")
         for part in self.parts or ():
             if part not in ("text", "image"):
                 raise InputError(f'output part {part!r} is unknown; use "text" or "image".')

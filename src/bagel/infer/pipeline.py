@@ -11,17 +11,18 @@ import torch
 from PIL import Image
 
 from bagel import checkpoint as checkpoints
-from bagel.devices import pick_device, pick_dtype
+from bagel.devices import pick_device, pick_precision
 from bagel.errors import InputError
 from bagel.images import open_image
 from bagel.infer import jobs
 from bagel.infer.conversation import Runtime
 from bagel.infer.engine import Finished, Job, run
-from bagel.infer.inputs import ImageLike, as_inputs, as_list, check_size, checked_text, split_fields
+from bagel.infer.inputs import ImageLike, as_inputs, as_list, as_prompts, check_size, split_fields
 from bagel.infer.result import Result
 from bagel.infer.session import Progress, Session
 from bagel.lora_files import Lora, apply
 from bagel.model.config import ModelConfig
+from bagel.model.fp8 import quantise_decoder
 from bagel.options import ImageOptions, Options, TextOptions, make, settle
 
 
@@ -44,17 +45,20 @@ class Bagel:
         report: checkpoints.Report | None = None,
     ) -> Bagel:
         """model: a folder in the official layout, `mini` (the embedded model), or a hub name that was
-        downloaded before; nothing is fetched. precision: bf16, fp16 or fp32, the numbers the weights are
-        kept and computed in; it wins over dtype. lora: an adapter folder, or a list of
+        downloaded before; nothing is fetched. precision: bf16, fp16, fp32 or fp8, the numbers the weights
+        are kept in; it wins over dtype. lora: an adapter folder, or a list of
         folders and (folder, weight), merged into the weights. report: called with (bytes read, bytes in all).
 
         Raises CheckpointError, DeviceError or InputError.
         """
         where = pick_device(device)
-        kind = pick_dtype(precision or dtype, where)
-        checkpoint = checkpoints.load(find_model(model), where, kind, report)
+        kind, fp8 = pick_precision(precision, dtype, where)
+        # An adapter is merged into whole weights, which are quantised afterwards.
+        checkpoint = checkpoints.load(find_model(model), where, kind, report, fp8=fp8 and lora is None)
         if lora is not None:
             apply(checkpoint.model, lora)
+            if fp8:
+                quantise_decoder(checkpoint.model.decoder)
         return cls(Runtime.of(checkpoint))
 
     @property
@@ -77,9 +81,9 @@ class Bagel:
     ) -> Result | list[Result]:
         """A picture of what the prompt says. Any field of ImageOptions may be given by name; for a list of
         prompts a field may be a list of the same length."""
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = as_prompts(prompt)
         each = self._each(ImageOptions, options, fields, len(prompts), "draw")
-        todo = [jobs.draw(self.runtime, [checked_text(p)], o) for p, o in zip(prompts, each, strict=True)]
+        todo = [jobs.draw(self.runtime, [p], o) for p, o in zip(prompts, each, strict=True)]
         return self._results(todo, single=isinstance(prompt, str), progress=progress)
 
     def edit(
@@ -94,7 +98,7 @@ class Bagel:
         """A picture made from one or several, by an instruction -> Result. With a list of instructions,
         `images` is a list with the picture or pictures of each -> list of Results."""
         single = isinstance(instruction, str)
-        instructions = [instruction] if isinstance(instruction, str) else list(instruction)
+        instructions = as_prompts(instruction)
         groups = [images] if single else as_list(images)
         if len(groups) != len(instructions):
             raise InputError(f"{len(instructions)} instructions were given for {len(groups)} groups of pictures.")
@@ -104,7 +108,7 @@ class Bagel:
             pictures = [open_image(item) for item in as_list(group)]
             if not pictures:
                 raise InputError("there is no picture to edit; give at least one.")
-            todo.append(jobs.draw(self.runtime, [*pictures, checked_text(text)], chosen))
+            todo.append(jobs.draw(self.runtime, [*pictures, text], chosen))
         return self._results(todo, single=single, progress=progress)
 
     def chat(
@@ -166,7 +170,7 @@ class Bagel:
         settled = check_size(settle(image, job, presets), self.config)
         if output == "image":
             return jobs.draw(self.runtime, inputs, settled)
-        if isinstance(output, str) and output != "interleaved":
+        if output != "interleaved" and not isinstance(output, (list, tuple)):
             raise InputError(f'output is {output!r}; use "text", "image", "interleaved" or a list of the first two.')
         plan = jobs.Plan(None if output == "interleaved" else tuple(output), max_images)
         return jobs.interleave(self.runtime, inputs, plan, settled, settle(text, "chat", presets))
@@ -195,7 +199,10 @@ class Bagel:
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
-    """The folder of a model: the embedded one by its name, a folder, or a download of a hub name."""
+    """The folder of a model: the embedded one by its name, a folder, or a download of a hub name. Raises
+    CheckpointError, or InputError for what is no name."""
+    if not isinstance(model, (str, os.PathLike)) or not os.fspath(model):
+        raise InputError(f"the model is {model!r}; give a folder, mini, or a hub name as org/name.")
     if model == "mini":
         trained = _ASSETS / "mini"
         return trained if trained.exists() else _ASSETS / "random"
@@ -212,11 +219,21 @@ def is_random(folder: Path) -> bool:
 _ASSETS = Path(__file__).parent.parent / "assets"
 
 
+_OWN_DEPTH = {"cfg_interval": 1, "noise": 2}
+"""Fields whose single value is a list, or a list of lists."""
+
+
 def _share(name: str, value: Any, index: int, count: int) -> Any:
-    """One request's share of a field: lists are spread over the requests, but an interval is two numbers."""
-    one_interval = name == "cfg_interval" and not (value and isinstance(value[0], (list, tuple)))
-    if not isinstance(value, list) or one_interval:
+    """One request's share of a field: what is a level deeper than the field's own value is spread over the
+    requests."""
+    if _depth(value) <= _OWN_DEPTH.get(name, 0):
         return value
     if len(value) != count:
         raise InputError(f"{name} has {len(value)} values for {count} requests; give one, or one for each.")
     return value[index]
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, (list, tuple, range)):
+        return 1 + (_depth(value[0]) if value else 0)
+    return getattr(value, "ndim", 0)

@@ -25,7 +25,7 @@ class Session:
     """Reads text and pictures, draws and answers in any order; what it made is part of what it has read.
 
     A fork goes on by itself and shares what both have read; leaving the `with` block, or dropping the last
-    reference, frees the context.
+    reference, frees the context. A turn that fails or is interrupted leaves the session as it was before it.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class Session:
         it needs; answering does not, and without them it reads as in `Bagel.chat`."""
         value = as_input(item)
         if isinstance(value, Image.Image):
-            self._run(self.conversation.read_image(value, latents=latents))
+            self._keep(lambda trial: trial.read_image(value, latents=latents))
         else:
-            self._run(self.conversation.read_text(value))
+            self._keep(lambda trial: trial.read_text(value))
 
     def draw(self, options: ImageOptions | None = None, *, keep: bool = True, **fields: Any) -> Result:
         """The next picture, as big as the last one read unless told. keep: read it back, so that the next turn
@@ -78,8 +78,8 @@ class Session:
             yield from jobs.draw_next(trial, settled, result)
 
         self._run(turn())
-        if keep and result.image is not None:
-            self._run(self.conversation.read_image(result.image))
+        if keep and (drawn := result.image) is not None:
+            self._keep(lambda trial: trial.read_image(drawn))
         return result
 
     def say(self, options: TextOptions | None = None, *, keep: bool = True, **fields: Any) -> Result:
@@ -95,8 +95,8 @@ class Session:
             yield from jobs.answer_next(trial, settled, result)
 
         self._run(turn())
-        if keep and result.text:
-            self._run(self.conversation.read_text(result.text, is_input=False))
+        if keep and (said := result.text):
+            self._keep(lambda trial: trial.read_text(said, is_input=False))
         return result
 
     def go_on(self, parts: Sequence[str] | None = None, *, max_images: int = 8, **fields: Any) -> Result:
@@ -107,9 +107,16 @@ class Session:
         job = "edit" if self.conversation.size else "draw"
         drawn = check_size(settle(image, job, config.presets), config)
         result = Result(seed=jobs.seed_of(drawn), text="")
+        written = settle(text, "chat", config.presets)
         plan = jobs.Plan(None if parts is None else tuple(parts), max_images)
-        self._run(jobs.interleave_next(self.conversation, plan, drawn, settle(text, "chat", config.presets), result))
+        self._keep(lambda trial: jobs.interleave_next(trial, plan, drawn, written, result))
         return result
+
+    def _keep(self, turn: Callable[[Conversation], Job]) -> None:
+        """Runs a turn on a fork, and goes on from there once it is done."""
+        trial = self.conversation.fork()
+        self._run(turn(trial))
+        self._conversation = trial
 
     def _run(self, job: Job) -> Any:
         result = None

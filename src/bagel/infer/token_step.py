@@ -21,17 +21,20 @@ MOST_CONTEXTS = _ROWS[-1]
 
 class TokenAttention:
     """One new token a context; where its keys and values lie is read from `state` when the kernels run, so a
-    captured graph serves any contexts. state: int64 [5, R], see `TokenStep`."""
+    captured graph serves any contexts. state: int64 [5, R], see `_Graph`."""
 
     def __init__(self, state: Tensor, kv_heads: int) -> None:
         _, _, self.addresses, self.lengths, self.capacities = state
         self.kv_heads = kv_heads
 
+    def begin(self) -> None:
+        self.counts = self.lengths + 1
+
     def __call__(self, layer: int, und: QKV, gen: QKV) -> tuple[Tensor, Tensor]:
         from bagel.model import triton_decode
 
         triton_decode.write(und.k, und.v, self.addresses, self.lengths, self.capacities, layer)
-        seen = triton_decode.attend(und.q, self.kv_heads, self.addresses, self.lengths, self.capacities, layer)
+        seen = triton_decode.attend(und.q, self.kv_heads, self.addresses, self.counts, self.capacities, layer)
         return seen, gen.q
 
 
@@ -80,6 +83,7 @@ class _Graph:
             self.out = self._step()
 
     def _step(self) -> tuple[Tensor, Tensor]:
+        self.attention.begin()
         und = self.model.embed(self.state[0])
         und, _ = self.model.decoder(und, und[:0], self.state[1], self.attention)
         return und, self.model.logits(und)

@@ -51,7 +51,7 @@ class Expert(nn.Module):
         if _idle(x):
             return x
         x = add_linear(x, self.o, attended.flatten(1))
-        return add_linear(x, self.mlp.down, self.mlp.inner(x, self.post_norm))
+        return self.mlp.add_to(x, self.post_norm)
 
     def share_all_but_mlp(self, other: Expert) -> None:
         for name, module in other.named_children():

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bagel.model import kernels
+from bagel.model.fp8 import Fp8Linear
 
 ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
@@ -58,11 +59,11 @@ class SwiGLU(nn.Module):
         self.gate_up = nn.Linear(width, 2 * inner, bias=False)
         self.down = nn.Linear(inner, width, bias=False)
 
-    def inner(self, x: Tensor, norm: RMSNorm) -> Tensor:
-        """All but the last product, of the normalised x."""
-        if _plain(self.gate_up):
-            return kernels.norm_swiglu(x, (norm.weight, norm.eps), self.gate_up.weight)
-        return kernels.swiglu(self.gate_up(norm(x)))
+    def add_to(self, x: Tensor, norm: RMSNorm) -> Tensor:
+        """x + mlp(norm(x)): x [T, D]."""
+        if _plain(self.gate_up) and _plain(self.down):
+            return kernels.mlp(x, (norm.weight, norm.eps), self.gate_up.weight, self.down.weight)
+        return add_linear(x, self.down, kernels.swiglu(norm_then(x, norm, self.gate_up)))
 
 
 def norm_then(x: Tensor, norm: RMSNorm, linear: nn.Linear) -> Tensor:
@@ -82,7 +83,7 @@ def add_linear(x: Tensor, linear: nn.Linear, y: Tensor) -> Tensor:
 def _plain(linear: nn.Linear) -> bool:
     """Whether a layer is plain matrix arithmetic now, which may be joined with what is around it: not an
     adapter, and not in training, where autocast and sharding act on the layer's own call."""
-    return type(linear) is nn.Linear and not torch.is_grad_enabled()
+    return type(linear) in (nn.Linear, Fp8Linear) and not torch.is_grad_enabled()
 
 
 class MLP(nn.Module):

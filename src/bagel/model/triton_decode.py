@@ -1,7 +1,7 @@
-"""Attention of one new token per context, in Triton: keys and values lie in as many storages as there are
-contexts, reached by address, so that one captured graph serves any of them.
+"""Attention of single rows, in Triton: each looks at one context's keys and values, which lie in as many
+storages as there are contexts and are reached by address, so that one captured graph serves any of them.
 
-Letters: R contexts, N query heads, M key/value heads, H head width, P parts that a context's keys are cut into.
+Letters: R rows, N query heads, M key/value heads, H head width, P parts that a context's keys are cut into.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def _write(  # type: ignore[no-untyped-def]
     k_ptr,
     v_ptr,
     address_ptr,
-    length_ptr,
+    slot_ptr,
     capacity_ptr,
     layer,
     k_stride,
@@ -25,13 +25,13 @@ def _write(  # type: ignore[no-untyped-def]
     width,
     BLOCK: tl.constexpr,
 ):
-    """Puts the new key and value of each context behind what it holds."""
+    """Puts the new key and value of each row into its slot."""
     row = tl.program_id(0)
     column = tl.arange(0, BLOCK)
     inside = column < width
     base = tl.load(address_ptr + row).to(tl.pointer_type(k_ptr.dtype.element_ty))
-    capacity, length = tl.load(capacity_ptr + row), tl.load(length_ptr + row)
-    place = (2 * layer * capacity + length) * width + column
+    capacity, slot = tl.load(capacity_ptr + row), tl.load(slot_ptr + row)
+    place = (2 * layer * capacity + slot) * width + column
     tl.store(base + place, tl.load(k_ptr + row * k_stride + column, mask=inside), mask=inside)
     tl.store(base + place + capacity * width, tl.load(v_ptr + row * v_stride + column, mask=inside), mask=inside)
 
@@ -40,7 +40,7 @@ def _write(  # type: ignore[no-untyped-def]
 def _attend_part(  # type: ignore[no-untyped-def]
     q_ptr,
     address_ptr,
-    length_ptr,
+    count_ptr,
     capacity_ptr,
     seen_ptr,
     peak_ptr,
@@ -64,7 +64,7 @@ def _attend_part(  # type: ignore[no-untyped-def]
     q = tl.load(q_ptr + (row * heads + head)[:, None] * head_dim + column[None, :], mask=q_mask, other=0.0)
     base = tl.load(address_ptr + row).to(tl.pointer_type(q_ptr.dtype.element_ty))
     capacity = tl.load(capacity_ptr + row)
-    keys = tl.load(length_ptr + row) + 1
+    keys = tl.load(count_ptr + row)
     share = tl.cdiv(tl.cdiv(keys, parts), BLOCK) * BLOCK
     begin = part * share
     end = tl.minimum(begin + share, keys)
@@ -108,25 +108,24 @@ def _merge(  # type: ignore[no-untyped-def]
     tl.store(out_ptr + head * head_dim + column, value.to(out_ptr.dtype.element_ty), mask=column < head_dim)
 
 
-def write(k: Tensor, v: Tensor, addresses: Tensor, lengths: Tensor, capacities: Tensor, layer: int) -> None:
-    """k, v [R, M, H] into place `length` of each context's storage [L, 2, capacity, M, H] at its address
-    (int64 [R] each)."""
+def write(k: Tensor, v: Tensor, addresses: Tensor, slots: Tensor, capacities: Tensor, layer: int) -> None:
+    """k, v [R, M, H] into the slots of storages [L, 2, capacity, M, H] that lie at `addresses`; int64 [R] each."""
     width = k.shape[1] * k.shape[2]
     _write[(len(k),)](
-        k, v, addresses, lengths, capacities, layer, k.stride(0), v.stride(0), width,
+        k, v, addresses, slots, capacities, layer, k.stride(0), v.stride(0), width,
         BLOCK=triton.next_power_of_2(width), num_warps=4,
     )  # fmt: skip
 
 
-def attend(q: Tensor, kv_heads: int, addresses: Tensor, lengths: Tensor, capacities: Tensor, layer: int) -> Tensor:
-    """q [R, N, H], contiguous, over places 0..length of its context's storage -> [R, N, H]."""
+def attend(q: Tensor, kv_heads: int, addresses: Tensor, counts: Tensor, capacities: Tensor, layer: int) -> Tensor:
+    """q [R, N, H], contiguous, over the first `count` places of its storage -> [R, N, H]."""
     rows, heads, head_dim = q.shape
     parts = max(1, min(64, 264 // (rows * kv_heads)))
     width = triton.next_power_of_2(head_dim)
     seen = torch.empty(rows, heads, parts, head_dim, dtype=torch.float32, device=q.device)
     peak, total = torch.empty(2, rows, heads, parts, dtype=torch.float32, device=q.device)
     _attend_part[(rows, kv_heads, parts)](
-        q, addresses, lengths, capacities, seen, peak, total, layer, head_dim**-0.5, heads, kv_heads, head_dim, parts,
+        q, addresses, counts, capacities, seen, peak, total, layer, head_dim**-0.5, heads, kv_heads, head_dim, parts,
         GROUP=max(16, triton.next_power_of_2(heads // kv_heads)), HEAD=max(16, width), BLOCK=64,
         num_warps=4, num_stages=3,
     )  # fmt: skip

@@ -1,0 +1,109 @@
+"""Attention of a pass over contexts: every span writes its keys and values behind what its context holds and
+looks at all of it. There is no mask: within a span attention is causal or full, and storage keeps the markers
+of an image before its latents, which full attention cannot tell.
+
+Letters: U und tokens, G gen tokens, R single rows, N query heads, M key/value heads, H head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bagel.infer.context import Store
+from bagel.model.attention import QKV, attend
+from bagel.sequence import Span
+
+
+class Window(NamedTuple):
+    """Where a span of a pack writes its keys and values in its context's storage."""
+
+    store: Store
+    at: int
+    span: Span
+
+    @property
+    def und(self) -> int:
+        return self.span.und.stop - self.span.und.start
+
+    @property
+    def end(self) -> int:
+        return self.at + self.und + self.span.gen.stop - self.span.gen.start
+
+
+class CacheAttention:
+    """The plain form, one span after the other; the reference for the fast one."""
+
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self.windows = windows
+
+    def __call__(self, layer: int, und: QKV, gen: QKV) -> tuple[Tensor, Tensor]:
+        und_seen, gen_seen = torch.empty_like(und.q), torch.empty_like(gen.q)
+        for window in self.windows:
+            rows = write_span(window, layer, und, gen)
+            keys, values = (x[: window.end] for x in window.store.layer(layer))
+            seen = attend(torch.cat([x.q for x in rows]), keys, values, causal=window.span.causal)
+            und_seen[window.span.und], gen_seen[window.span.gen] = seen.split([window.und, len(seen) - window.und])
+        return und_seen, gen_seen
+
+
+def write_span(window: Window, layer: int, und: QKV, gen: QKV) -> tuple[QKV, QKV]:
+    """Stores the keys and values of one span, und rows before gen rows; -> the span's share of both."""
+    parts = QKV(*(x[window.span.und] for x in und)), QKV(*(x[window.span.gen] for x in gen))
+    keys, values = window.store.layer(layer)
+    begin = window.at
+    for part in parts:
+        end = begin + len(part.k)
+        if end > begin:
+            keys[begin:end], values[begin:end] = part.k, part.v
+        begin = end
+    return parts
+
+
+class FastAttention:
+    """The form for an NVIDIA GPU. Rows that look at a whole context by themselves, tokens being written and
+    the two markers of a latent image, go through one kernel for all contexts; latents are never gathered."""
+
+    def __init__(self, windows: Sequence[Window], num_und: int, device: torch.device) -> None:
+        self.latents = [w for w in windows if w.end > w.at + w.und]
+        self.runs = [w for w in windows if w.end == w.at + w.und and w.und > 1]
+        singles = [
+            (row, w.store.tensor.data_ptr(), w.at + row - w.span.und.start, w.end, w.store.capacity)
+            for w in windows
+            if w not in self.runs
+            for row in range(w.span.und.start, w.span.und.stop)
+        ]
+        self.only_singles = len(singles) == num_und
+        state = torch.tensor(singles, dtype=torch.int64).reshape(-1, 5).t().contiguous().to(device, non_blocking=True)
+        self.rows, self.addresses, self.slots, self.counts, self.capacities = state
+
+    def __call__(self, layer: int, und: QKV, gen: QKV) -> tuple[Tensor, Tensor]:
+        for window in self.latents:
+            keys, values = window.store.layer(layer)
+            begin = window.at + window.und
+            keys[begin : window.end], values[begin : window.end] = gen.k[window.span.gen], gen.v[window.span.gen]
+        und_seen = self._single_rows(layer, und)
+        for window in self.runs:
+            (mine, _) = write_span(window, layer, und, gen)
+            und_seen[window.span.und] = self._look(window, layer, mine.q)
+        pictures = [self._look(window, layer, gen.q[window.span.gen]) for window in self.latents]
+        if not pictures:
+            return und_seen, gen.q
+        return und_seen, pictures[0] if len(pictures) == 1 else torch.cat(pictures)
+
+    def _single_rows(self, layer: int, und: QKV) -> Tensor:
+        if not len(self.rows):
+            return torch.empty_like(und.q)
+        from bagel.model import triton_decode
+
+        q, k, v = und if self.only_singles else (x.index_select(0, self.rows) for x in und)
+        triton_decode.write(k, v, self.addresses, self.slots, self.capacities, layer)
+        seen = triton_decode.attend(q, k.shape[1], self.addresses, self.counts, self.capacities, layer)
+        return seen if self.only_singles else torch.empty_like(und.q).index_copy_(0, self.rows, seen)
+
+    def _look(self, window: Window, layer: int, q: Tensor) -> Tensor:
+        keys, values = (x[: window.end] for x in window.store.layer(layer))
+        return attend(q, keys, values, causal=window.span.causal)
