@@ -59,9 +59,12 @@ def download(name: str, *, source: Source = "huggingface", to: Path, progress: b
 def resolve(model: str) -> Path:
     """The folder that `model` means: a folder as it is; else the hub name of a model that `download` fetched
     or that lies in the local Hugging Face cache. Never fetches; raises CheckpointError with the command."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
+    try:
+        folder = Path(model).expanduser()
+        if folder.is_dir():
+            return folder
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a null byte, a home that does not exist
+        raise CheckpointError(f"{model[:200]!r} is no path of a model folder ({error}).") from None
     if not _NAME.fullmatch(model):
         raise CheckpointError(f"There is no model folder {model}: give a folder, or a hub name as org/name.")
     known = _read_json(_known_folders()).get(model)

@@ -4,14 +4,15 @@ it: what a file must say and does not is a CheckpointError."""
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from bagel.errors import CheckpointError
+from bagel.errors import CheckpointError, InputError
+from bagel.model.fields import build, read_json
+from bagel.options import PRESETS, ImageOptions, TextOptions, make, settle
 
 
 class Layers(Enum):
@@ -46,6 +47,7 @@ class LLMConfig:
         _divides(self.num_attention_heads, self.hidden_size, "num_attention_heads", "hidden_size")
         _divides(self.num_key_value_heads, self.num_attention_heads, "num_key_value_heads", "num_attention_heads")
         _divides(4, self.hidden_size, "4", "hidden_size (the 2-D sine table needs it)")
+        _divides(2, self.head_dim, "2", "the width of a head (hidden_size / num_attention_heads)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,8 @@ class ViTConfig:
     def __post_init__(self) -> None:
         _divides(self.num_attention_heads, self.hidden_size, "num_attention_heads", "hidden_size")
         _divides(self.patch_size, self.image_size, "patch_size", "image_size")
+        if self.num_channels != 3:
+            raise ValueError(f"num_channels is {self.num_channels}; pictures have 3 channels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +101,13 @@ class VAEConfig:
     def downsample(self) -> int:
         """Pixels along a side of one latent cell: every level but the last halves the picture."""
         return 2 ** (len(self.ch_mult) - 1)
+
+    def __post_init__(self) -> None:
+        for width in (self.ch, *(self.ch * m for m in self.ch_mult)):
+            _divides(32, width, "32", "a width of the autoencoder (ch, ch x ch_mult)")
+        for name, channels in (("in_channels", self.in_channels), ("out_ch", self.out_ch)):
+            if channels != 3:
+                raise ValueError(f"{name} is {channels}; pictures have 3 channels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,28 +157,36 @@ class ModelConfig:
         """The longest side, in pixels, that the latent position table covers."""
         return self.max_latent_size * self.latent_stride
 
+    def __post_init__(self) -> None:
+        _divides(self.latent_stride, self.images.vae.stride, "a latent token's side", "the stride of `vae` pictures")
+        _divides(self.vit.patch_size, self.images.vit.stride, "patch_size", "the stride of `vit` pictures")
+        if self.vit_max_num_patch_per_side > self.vit.table_side:
+            raise ValueError(
+                f"vit_max_num_patch_per_side is {self.vit_max_num_patch_per_side}, but the ViT's position table has "
+                f"{self.vit.table_side} places a side (image_size / patch_size in vit_config.json)"
+            )
+        if self.connector_act not in ACTIVATIONS:
+            raise ValueError(f"connector_act {self.connector_act!r} is unknown; use one of {', '.join(ACTIVATIONS)}")
+
     @classmethod
     def from_folder(cls, folder: Path) -> ModelConfig:
         """Reads `llm_config.json`, `vit_config.json` and, where present, `ae_config.json` and
         `config.json`. Raises CheckpointError, naming file and key."""
-        own = _read_json(folder / "config.json", required=False)
-        llm = _read_json(folder / "llm_config.json")
-        kind = own.get("layers") or _LAYER_MODULES.get(str(own.get("layer_module") or llm.get("layer_module")))
-        llm["layers"] = kind or Layers.MOT.value
+        own = read_json(folder / "config.json", required=False)
+        llm, vit = read_json(folder / "llm_config.json"), read_json(folder / "vit_config.json")
+        _refuse_other(llm, folder / "llm_config.json", hidden_act=("silu",), rope_scaling=())
+        _refuse_other(vit, folder / "vit_config.json", hidden_act=("gelu_pytorch_tanh",))
+        vae = read_json(folder / "ae_config.json", required=False)
         parts: dict[str, Any] = {
-            "llm": _build(LLMConfig, llm, folder / "llm_config.json"),
-            "vit": _build(ViTConfig, _read_json(folder / "vit_config.json"), folder / "vit_config.json"),
-            "vae": _build(VAEConfig, _read_json(folder / "ae_config.json", required=False), folder / "ae_config.json"),
+            "llm": build(LLMConfig, {**llm, "layers": _layers(own, folder)}, folder / "llm_config.json"),
+            "vit": build(ViTConfig, vit, folder / "vit_config.json"),
+            "vae": build(VAEConfig, vae, folder / "ae_config.json"),
         }
-        if "image_transforms" in own:
+        if own.get("image_transforms") is not None:
             parts["images"] = _image_rules(own["image_transforms"], folder / "config.json")
         known = {key: value for key, value in own.items() if key in _OWN_KEYS}
-        config = _build(cls, {**known, **parts}, folder / "config.json")
-        if config.connector_act not in ACTIVATIONS:
-            raise CheckpointError(
-                f"{folder / 'config.json'}: connector_act {config.connector_act!r} is unknown; "
-                f"use one of {', '.join(ACTIVATIONS)}."
-            )
+        config = build(cls, {**known, **parts}, folder / "config.json")
+        _check_presets(config, folder / "config.json")
         return config
 
     def to_json(self) -> dict[str, dict[str, Any]]:
@@ -193,9 +212,9 @@ class ModelConfig:
 
 ACTIVATIONS = ("gelu_pytorch_tanh", "gelu", "relu", "silu")
 _LAYER_MODULES = {
-    "Qwen2DecoderLayer": "dense",
-    "Qwen2MoEDecoderLayer": "moe",
-    "Qwen2MoTDecoderLayer": "mot",
+    "Qwen2DecoderLayer": Layers.DENSE,
+    "Qwen2MoEDecoderLayer": Layers.MOE,
+    "Qwen2MoTDecoderLayer": Layers.MOT,
 }
 """Upstream's names, a training argument there; official files do not say them and are MoT."""
 
@@ -209,59 +228,62 @@ _OWN_KEYS = (
     "presets",
 )
 
-T = TypeVar("T")
+
+def _layers(own: Mapping[str, Any], folder: Path) -> Layers:
+    """What `config.json` says under our name or upstream's; `llm_config.json` is not asked, since official
+    files say other things there."""
+    said = own.get("layers") or own.get("layer_module") or Layers.MOT.value
+    known = {**_LAYER_MODULES, **{kind.value: kind for kind in Layers}}
+    if not isinstance(said, str) or said not in known:
+        kinds = ", ".join(kind.value for kind in Layers)
+        raise CheckpointError(f"{folder / 'config.json'}: layers is {said!r}; use one of {kinds}.")
+    return known[said]
 
 
-def _read_json(path: Path, required: bool = True) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if not required:
-            return {}
-        raise CheckpointError(
-            f"{path.parent} has no {path.name}; a BAGEL folder holds llm_config.json, vit_config.json, "
-            "ema.safetensors, ae.safetensors and the tokenizer's files."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}); copy the file again.") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} holds a {type(data).__name__}, not an object; copy the file again.")
-    return data
+def _refuse_other(data: Mapping[str, Any], path: Path, **accepted: tuple[str, ...]) -> None:
+    """Raises CheckpointError where a file asks for what this model does not compute."""
+    for key, values in accepted.items():
+        said = data.get(key)
+        if said is None or said in values or (isinstance(said, dict) and _is_plain(said)):
+            continue
+        wanted = f"only {', '.join(values)}" if values else "no other than the plain kind"
+        raise CheckpointError(f"{path}: {key} is {said!r}; this model computes {wanted}.")
 
 
-def _build(cls: type[T], data: Mapping[str, Any], path: Path) -> T:
-    """An instance from the keys it knows; files of other makers carry many more."""
-    declared = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    values = {key: value for key, value in data.items() if key in declared and value is not None}
-    missing = [
-        name
-        for name, f in declared.items()
-        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise CheckpointError(f"{path} does not say {', '.join(missing)}; add it from the original model.")
-    try:
-        return cls(**{key: _as_declared(declared[key].type, key, value, path) for key, value in values.items()})
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}.") from None
-
-
-def _as_declared(declared: Any, key: str, value: Any, path: Path) -> Any:
-    """Checks one value of a json file against its field's type."""
-    if declared in ("int", "float"):
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if number and value > 0 and (declared == "float" or value == int(value)):
-            return value if declared == "float" else int(value)
-        raise CheckpointError(f"{path}: {key} is {value!r}; it must be a positive {declared}.")
-    if declared.startswith("tuple"):
-        return tuple(value)
-    return Layers(value) if declared == "Layers" else value
+def _is_plain(scaling: Mapping[str, Any]) -> bool:
+    return scaling.get("rope_type", scaling.get("type")) == "default"
 
 
 def _image_rules(data: Any, path: Path) -> ImageRules:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: image_transforms must be an object with `vae` and `vit`.")
-    return ImageRules(**{name: _build(ResizeRule, data[name], path) for name in ("vae", "vit") if name in data})
+    rules = {name: data[name] for name in ("vae", "vit") if data.get(name) is not None}
+    for name, rule in rules.items():
+        if not isinstance(rule, dict):
+            raise CheckpointError(f"{path}: image_transforms.{name} is {rule!r}; it must be an object.")
+    return ImageRules(**{name: build(ResizeRule, rule, path) for name, rule in rules.items()})
+
+
+def _check_presets(config: ModelConfig, path: Path) -> None:
+    """Raises CheckpointError for a preset that no request could use."""
+    if not isinstance(config.presets, dict):
+        raise CheckpointError(f"{path}: presets is {config.presets!r}; it must be an object of jobs.")
+    for job in PRESETS:
+        preset = config.presets.get(job, {})
+        if not isinstance(preset, dict):
+            raise CheckpointError(f"{path}: presets.{job} is {preset!r}; it must be an object of options.")
+        try:
+            if job == "chat":
+                settle(make(TextOptions, None, preset), job, {})
+                continue
+            drawn = settle(make(ImageOptions, None, preset), job, {})
+        except InputError as error:
+            raise CheckpointError(f"{path}: presets.{job}: {error}") from None
+        for name in preset.keys() & {"height", "width"}:
+            if (side := getattr(drawn, name)) % config.latent_stride:
+                raise CheckpointError(
+                    f"{path}: presets.{job}: {name} is {side}; it must be a multiple of {config.latent_stride}."
+                )
 
 
 def _divides(divisor: int, value: int, divisor_name: str, value_name: str) -> None:
