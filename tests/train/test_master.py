@@ -63,6 +63,21 @@ def test_small_steps_are_not_lost():
     assert plain[0] == 1
 
 
+def test_gradients_are_scaled_and_bad_ones_change_nothing():
+    start = torch.randn(8, 4, generator=torch.Generator().manual_seed(2)).bfloat16()
+    one, two, bad = (nn.Parameter(start.clone()) for _ in range(3))
+    for value, factor in ((one, 1.0), (two, 4.0), (bad, torch.nan)):
+        optimizer = MasterAdamW({"w": value}, lr=1e-2)
+        for grad in gradients((8, 4), 3):
+            value.grad = (grad.bfloat16().float() * factor).bfloat16()
+            optimizer.grad_scale = torch.tensor(factor)
+            optimizer.found_inf = torch.tensor(float(factor != factor))
+            optimizer.step()
+    assert torch.equal(one, two)
+    assert not torch.equal(one, start)
+    assert torch.equal(bad, start)
+
+
 def test_float32_weights_are_refused():
     with pytest.raises(InputError, match="bf16"):
         MasterAdamW({"w": nn.Parameter(torch.ones(2))})

@@ -49,23 +49,34 @@ class MasterAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Nothing waits for the device: the rate and the corrections go there as one small tensor."""
+        """Nothing waits for the device: the rate and the corrections go there as one small tensor. As with PyTorch's
+        fused optimisers, gradients are divided by `grad_scale` if it is set, and nothing changes if `found_inf` is
+        not zero (both scalars on the device)."""
         group = self.param_groups[0]
         beta1, beta2 = group["betas"]
+        sent: dict[float, Tensor] = {}
         for block in self._blocks:
             present = [(value, value.grad) for value in block if value.grad is not None]
             if not present:
                 continue
             for value, _ in present:
                 self._begin(value)
-            count = self._count(present[0][0])
-            corrections = 1 - beta1**count, (1 - beta2**count) ** 0.5
-            numbers = torch.tensor([float(group["lr"]), *corrections], dtype=torch.float32)
-            device = present[0][0].device
-            if device.type == "cuda":
-                numbers = numbers.pin_memory().to(device, non_blocking=True)
+            count = float(self.state[present[0][0]]["step"])  # on the CPU: no wait
+            if count not in sent:
+                sent[count] = self._numbers(group, count, present[0][0].device)
             columns = [[_local(value), _local(grad), *self._of(value)] for value, grad in present]
-            self._update(columns, numbers, beta1, beta2, group["eps"], group["weight_decay"])
+            self._update(columns, sent[count], beta1, beta2, group["eps"], group["weight_decay"])
+
+    def _numbers(self, group: Mapping[str, Any], count: float, device: torch.device) -> Tensor:
+        """float32 [5] on the device: rate, corrections of both moments, divisor of gradients, whether to skip."""
+        beta1, beta2 = group["betas"]
+        known = torch.tensor([float(group["lr"]), 1 - beta1**count, (1 - beta2**count) ** 0.5])
+        if device.type == "cuda":
+            known = known.pin_memory().to(device, non_blocking=True)
+        scale, skip = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        rest = torch.ones((), device=device) if scale is None else scale.float()
+        last = torch.zeros((), device=device) if skip is None else skip.float()
+        return torch.cat((known, rest.reshape(1), last.reshape(1)))
 
     def _begin(self, value: Tensor) -> None:
         state = self.state[value]
@@ -75,9 +86,6 @@ class MasterAdamW(torch.optim.Optimizer):
             state["exp_avg_sq"] = torch.zeros_like(value, dtype=self.moments)
             state["step"] = torch.zeros((), dtype=torch.float32)
         state["step"] += 1
-
-    def _count(self, value: Tensor) -> float:
-        return float(self.state[value]["step"])  # on the CPU: no wait
 
     def _of(self, value: Tensor) -> list[Tensor]:
         state = self.state[value]
@@ -106,17 +114,17 @@ def _local(value: Tensor) -> Tensor:
 def _update_all(
     columns: list[list[Tensor]], numbers: Tensor, beta1: float, beta2: float, eps: float, decay: float
 ) -> None:
-    lr, correction1, correction2 = numbers.unbind()
+    lr, correction1, correction2, scale, skip = numbers.unbind()
     for weight, grad, low, mean, square in columns:
-        g = grad.float()
+        g = grad.float() / scale
         m = mean.float().lerp(g, 1 - beta1)
         v = square.float() * beta2 + g * g * (1 - beta2)
-        value = _master(weight, low)
-        value = value - lr * decay * value
+        before = _master(weight, low)
+        value = before - lr * decay * before
         value = value - lr / correction1 * m / (v.sqrt() / correction2 + eps)
-        mean.copy_(m)
-        square.copy_(v)
-        _split(value, weight, low)
+        mean.copy_(torch.where(skip > 0, mean.float(), m))
+        square.copy_(torch.where(skip > 0, square.float(), v))
+        _split(torch.where(skip > 0, before, value), weight, low)
 
 
 def _master(weight: Tensor, low: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def parse(arguments: Sequence[str]) -> tuple[BenchOptions, Path | None]:
     parser.add_argument("--lora", action="store_true", help="7B sizes, frozen, adapters on both experts")
     parser.add_argument("--cpu-smoke", action="store_true", help="tiny sizes on the CPU: does it run at all?")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="what to compare (default: by device)")
-    parser.add_argument("--optimizer", choices=("adamw", "master"), default=defaults.optimizer)
+    parser.add_argument("--optimizer", choices=("trainer", "fused"), default=defaults.optimizer)
     parser.add_argument("--params", choices=("bf16", "fp32"), default=defaults.params, help="kind of the weights")
     parser.add_argument("--steps", type=int, default=defaults.steps, help="steps that are timed")
     parser.add_argument("--warmup", type=int, default=defaults.warmup, help="steps before them")

@@ -20,7 +20,6 @@ from bagel.train.config import LogPart, ModelPart, OptimPart, ParallelPart, Save
 from bagel.train.init import from_scratch
 from bagel.train.log import Reporter
 from bagel.train.loop import Stop, Trainer
-from bagel.train.master import MasterAdamW
 from bagel.train.noise import LatentEncoder
 from bagel.train.parallel import World, local
 from bagel.train.setup import Setup
@@ -74,9 +73,10 @@ def _setup(
 
 
 def _optimizer(parameters: dict[str, nn.Parameter], part: OptimPart, name: str) -> torch.optim.Optimizer:
-    if name == "master":
-        return MasterAdamW(parameters, lr=part.lr, betas=(part.beta1, part.beta2), eps=part.eps)
-    return optim.make(parameters, part)
+    if name == "trainer":
+        return optim.make(parameters, part)
+    on_gpu = next(iter(parameters.values())).is_cuda
+    return torch.optim.AdamW(parameters.values(), lr=part.lr, betas=(part.beta1, part.beta2), fused=on_gpu)
 
 
 @torch.no_grad()
