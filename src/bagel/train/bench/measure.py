@@ -146,7 +146,7 @@ def _timed(made: Trainer, name: str, options: BenchOptions, config: ModelConfig,
         "peak_gib": memory_gib(world.device),
         "data_wait": sum(agreed.waited for agreed in done) / sum(took),
         "warmup_seconds": warm,
-        "vae_seconds": where.seconds(lambda: made.setup.encoder(_on(batch, world)), world.device, 3),
+        "vae_seconds": where.seconds(lambda: made.setup.encoder(batch.to(world.device)), world.device, 3),
         "trained_parameters": sum(value.numel() for value in made.setup.parameters.values()),
     }
     if options.lora:
