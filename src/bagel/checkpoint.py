@@ -11,21 +11,23 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bagel.errors import CheckpointError
+from bagel.misfit import VAE_CAUSE, cause_of
 from bagel.model.bagel import BagelModel
 from bagel.model.config import ModelConfig
 from bagel.model.fp8 import quantise_linear
 from bagel.model.layers import sine_half_table
 from bagel.model.vae import VAE
+from bagel.tensor_files import TensorFiles, shortened
 from bagel.tokens import Tokenizer
 
 WEIGHTS, VAE_WEIGHTS = "ema.safetensors", "ae.safetensors"
@@ -57,6 +59,11 @@ def load(
     """
     config = read_config(folder)
     tokenizer = Tokenizer.from_folder(folder)
+    if tokenizer.num_stored > config.llm.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer in {folder} has ids up to {tokenizer.num_stored - 1}, but vocab_size in llm_config.json is "
+            f"{config.llm.vocab_size}: one of them belongs to another model; copy it from the original."
+        )
     model, vae = build(config, len(tokenizer))
     weights, vae_weights = TensorFiles.of_model(folder), TensorFiles([folder / VAE_WEIGHTS])
     model_pieces, vae_pieces = (
@@ -77,7 +84,13 @@ def load(
                 quantise_linear(model.decoder, owner)
             if report:
                 report(done, total)
-    return Checkpoint(config, model, vae, tokenizer)
+    model.config = _grown(config, model)
+    return Checkpoint(model.config, model, vae, tokenizer)
+
+
+def _grown(config: ModelConfig, model: BagelModel) -> ModelConfig:
+    """The configuration with the embedding table's true size, which new tokens may have made larger."""
+    return replace(config, llm=replace(config.llm, vocab_size=len(model.embed.weight)))
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -175,65 +188,6 @@ def pieces(model: BagelModel) -> dict[str, Piece]:
     return plan
 
 
-# --- files ---------------------------------------------------------------------------------------------
-
-
-class TensorFiles:
-    """The tensors of one or several safetensors files, memory-mapped."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self.num_bytes = 0
-        self._where: dict[str, Any] = {}
-        for path in paths:
-            try:
-                handle = safe_open(path, framework="pt", device="cpu")
-                self.num_bytes += path.stat().st_size
-            except FileNotFoundError:
-                raise CheckpointError(f"{path.parent} has no {path.name}; copy or download it again.") from None
-            except (SafetensorError, OSError) as error:
-                raise CheckpointError(
-                    f"{path} is truncated or no safetensors file ({error}); copy or download it again."
-                ) from None
-            self._where.update(dict.fromkeys(handle.keys(), handle))
-
-    @classmethod
-    def of_model(cls, folder: Path) -> TensorFiles:
-        """`ema.safetensors` if there, else `model.safetensors`, else the shards of an index."""
-        for name in (WEIGHTS, "model.safetensors"):
-            if (folder / name).exists():
-                return cls([folder / name])
-        for index in sorted(folder.glob("*.safetensors.index.json")):
-            return cls(_shards(index))
-        raise CheckpointError(
-            f"{folder} has no weights: {WEIGHTS}, model.safetensors or *.safetensors.index.json; copy or download "
-            "them again."
-        )
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._where)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._where[name].get_slice(name).get_shape())
-
-    def read(self, name: str) -> Tensor:
-        return self._where[name].get_tensor(name)
-
-
-def _shards(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{index} is no index of shards ({error!r}); copy it again.") from None
-    outside = [name for name in names if Path(name).name != name]
-    missing = [name for name in names if not (index.parent / name).exists()]
-    if outside or missing:
-        raise CheckpointError(
-            f"{index} names {', '.join(map(repr, (outside or missing)[:5]))}, "
-            f"{'outside its folder' if outside else 'not there'}; copy or download the shards again."
-        )
-    return [index.parent / name for name in names]
-
-
 # --- comparing and filling -------------------------------------------------------------------------------
 
 
@@ -247,12 +201,16 @@ def check(module: nn.Module, plan: Mapping[str, Piece], files: TensorFiles, conf
         wanted = _wanted_shape(name, plan[name], parameters, config)
         if files.shape(name) != wanted and not _is_convolution(name, files.shape(name), wanted):
             misshapen.append(f"{name} {list(files.shape(name))} instead of {list(wanted)}")
+        elif not files.dtype(name).startswith(("F", "BF")):
+            misshapen.append(f"{name} {files.dtype(name)} instead of floating-point numbers")
     if missing or unexpected or misshapen:
         kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-        lists = "; ".join(f"{len(names)} {kind}: {_shorten(names)}" for kind, names in kinds if names)
-        raise CheckpointError(
-            f"the weights do not fit the configuration. {_cause(missing, unexpected, misshapen)} Tensors {lists}."
-        )
+        lists = "; ".join(f"{len(names)} {kind}: {shortened(names)}" for kind, names in kinds if names)
+        if isinstance(module, VAE):
+            what, cause = "autoencoder's weights", VAE_CAUSE
+        else:
+            what, cause = "weights", cause_of(missing, unexpected, misshapen)
+        raise CheckpointError(f"the {what} do not fit the configuration. {cause} Tensors {lists}.")
 
 
 def _wanted_shape(name: str, piece: Piece, parameters: Mapping[str, Tensor], config: ModelConfig) -> tuple[int, ...]:
@@ -266,51 +224,9 @@ _GROWING = ("embed.weight", "lm_head.weight")
 
 
 def _is_convolution(name: str, stored: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """A raw SigLIP stores its patch embedding as a convolution [out, C, p, p]."""
-    return name.endswith("patch_embedding.weight") and len(stored) == 4 and (
-        stored[0], stored[1] * stored[2] * stored[3]
-    ) == wanted  # fmt: skip
-
-
-def _shorten(names: list[str], most: int = 6) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
-
-
-def _cause(missing: list[str], unexpected: list[str], misshapen: list[str]) -> str:
-    """The likeliest mistake behind a misfit; each was reported by users of the official code."""
-
-    def all_missing(*marks: str) -> bool:
-        return bool(missing) and all(any(mark in name for mark in marks) for name in missing)
-
-    if all_missing("vit_model", "connector"):
-        return (
-            "It looks like a fine-tune for generation alone (no ViT, no connector): export it onto the original "
-            "folder with `bagel export`."
-        )
-    if all_missing("_moe_gen", "vae2llm", "llm2vae", "time_embedder"):
-        return (
-            "It looks like a fine-tune for understanding alone (no generation expert): export it onto the original "
-            "folder with `bagel export`."
-        )
-    if missing and not (unexpected or misshapen) and not any("_moe_gen" in name for name in missing):
-        return (
-            "It looks like a fine-tune that holds only what it trained: export it onto the original folder with "
-            "`bagel export`."
-        )
-    if misshapen and len(misshapen) > 3:
-        return (
-            "It looks like another backbone (a 0.5B one, say, where fine-tuning began from the wrong default): "
-            "copy the llm_config.json and vit_config.json that the weights were trained with."
-        )
-    if any("pos" in name for name in misshapen):
-        return (
-            "A position table has another size: check max_latent_size and vit_max_num_patch_per_side in config.json "
-            "and image_size in vit_config.json."
-        )
-    if any("layers" in name for name in (*missing, *unexpected)):
-        return "The number or kind of layers differs: check num_hidden_layers (and `layers` in config.json)."
-    return "The files may belong to another model, or be incomplete: copy or download them again."
+    """A raw SigLIP stores its patch embedding as a convolution [out, 3, p, p]."""
+    side = round((wanted[-1] / 3) ** 0.5)
+    return name.endswith("patch_embedding.weight") and stored == (wanted[0], 3, side, side)
 
 
 def _fill(
@@ -375,13 +291,14 @@ def published_tensors(model: BagelModel) -> dict[str, Tensor]:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Writes an official folder: same names, shapes and layout, loadable by the official code. Each file
-    appears whole or not at all."""
+    """Writes an official folder: same names, shapes and layout, loadable by the official code; the autoencoder in
+    float32, as upstream keeps it. Each file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, data in checkpoint.config.to_json().items():
-        _write(folder / name, lambda path, data=data: path.write_text(json.dumps(data, indent=1)))  # type: ignore[misc]
-    checkpoint.tokenizer.save(folder)
-    vae = {name: value.detach() for name, value in checkpoint.vae.named_parameters()}
+    config = _grown(checkpoint.config, checkpoint.model)
+    texts = {name: json.dumps(data, indent=1) for name, data in config.to_json().items()}
+    for name, text in {**texts, **checkpoint.tokenizer.files()}.items():
+        _write(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+    vae = {name: value.detach().float() for name, value in checkpoint.vae.named_parameters()}
     for name, tensors in ((WEIGHTS, published_tensors(checkpoint.model)), (VAE_WEIGHTS, vae)):
         host = {key: value.to("cpu").contiguous() for key, value in tensors.items()}
         _write(folder / name, lambda path, host=host: save_file(host, path, {"format": "pt"}))  # type: ignore[misc]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,12 @@ class Tokenizer:
 
     bos, eos: ids of `<|im_start|>`, `<|im_end|>`; start_of_image, end_of_image: of `<|vision_start|>`,
     `<|vision_end|>`. One that the files lack is appended after the last known id, as upstream does.
+    num_stored: one more than the highest id in the files; settings: what `tokenizer_config.json` says.
     """
 
-    def __init__(self, backend: HFTokenizer) -> None:
-        self.backend = backend
+    def __init__(self, backend: HFTokenizer, settings: Mapping[str, Any] | None = None) -> None:
+        self.backend, self.settings = backend, settings or {}
+        self.num_stored = len(self)
         missing = [token for token in SPECIAL if backend.token_to_id(token) is None]
         backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in missing])
         self.bos, self.eos, self.start_of_image, self.end_of_image = (self.id_of(token) for token in SPECIAL)
@@ -49,18 +51,20 @@ class Tokenizer:
         single = folder / "tokenizer.json"
         try:
             backend = HFTokenizer.from_file(str(single)) if single.exists() else _from_vocab(folder)
+            settings = _read(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"{folder} has no tokenizer: {Path(str(error.filename)).name} is missing, and so is tokenizer.json; "
                 "copy vocab.json, merges.txt and tokenizer_config.json from the original model."
             ) from None
         except Exception as error:  # the backend raises plain Exception for a damaged file
+            reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
-                f"the tokenizer in {folder} cannot be read ({error}); copy its files again."
+                f"the tokenizer in {folder} cannot be read ({reason}); copy its files again."
             ) from None
         backend.no_truncation()
         backend.no_padding()
-        return cls(backend)
+        return cls(backend, settings)
 
     def encode(self, text: str) -> list[int]:
         """Ids without markers; special tokens written out in the text count as themselves, as upstream."""
@@ -82,17 +86,54 @@ class Tokenizer:
 
     def __len__(self) -> int:
         """One more than the highest id."""
-        return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+        return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
-    def save(self, folder: Path) -> None:
-        self.backend.save(str(folder / "tokenizer.json"))
+    def files(self) -> dict[str, str]:
+        """The four files of an official folder by name, their text; upstream reads the last three."""
+        whole = json.loads(self.backend.to_str())
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in whole["model"]["merges"]]
+        added = {str(entry.pop("id")): entry for entry in whole["added_tokens"]}
+        listed = self.settings.get("additional_special_tokens") or []
+        settings = {
+            **_PLAIN_SETTINGS,
+            **self.settings,
+            "added_tokens_decoder": added,
+            "additional_special_tokens": list(dict.fromkeys([*listed, *SPECIAL])),
+        }
+        return {
+            "tokenizer.json": self.backend.to_str(pretty=True),
+            "vocab.json": json.dumps(whole["model"]["vocab"], ensure_ascii=False),
+            "merges.txt": "\n".join(["#version: 0.2", *merges, ""]),
+            "tokenizer_config.json": json.dumps(settings, ensure_ascii=False, indent=1),
+        }
+
+
+_PLAIN_SETTINGS = {
+    "tokenizer_class": "Qwen2Tokenizer",
+    "add_prefix_space": False,
+    "bos_token": None,
+    "eos_token": "<|im_end|>",
+    "pad_token": "<|im_end|>",
+    "unk_token": None,
+    "errors": "replace",
+}
+"""Where no file says otherwise. With other names for these upstream's class would add tokens of its own."""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    data = json.loads(path.read_text(encoding="utf-8-sig"))
+    if not isinstance(data, dict):
+        raise ValueError(f"{path.name} is no object")
+    return data
 
 
 def _from_vocab(folder: Path) -> HFTokenizer:
-    vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    vocab = _read(folder / "vocab.json")
     lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
     pairs = (line.split(" ") for line in lines if line and not line.startswith("#version"))
     merges = [(left, right) for left, right in pairs]
+    if not merges and any(len(token) > 1 for token in vocab):
+        raise ValueError("merges.txt is empty")
     backend = HFTokenizer(models.BPE(vocab=vocab, merges=merges))
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -111,7 +152,7 @@ def _from_vocab(folder: Path) -> HFTokenizer:
 
 def _added_tokens(path: Path) -> list[tuple[int, AddedToken, bool]]:
     """Tokens outside the vocabulary in the order of their ids, which the backend gives out by counting up."""
-    listed: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")).get("added_tokens_decoder", {})
+    listed: dict[str, dict[str, Any]] = _read(path).get("added_tokens_decoder") or {}
     return [
         (
             int(wanted),

@@ -288,4 +288,5 @@ def _check_presets(config: ModelConfig, path: Path) -> None:
 
 def _divides(divisor: int, value: int, divisor_name: str, value_name: str) -> None:
     if value % divisor:
-        raise ValueError(f"{value_name} {value} is not a multiple of {divisor_name} {divisor}")
+        by = divisor_name if divisor_name == str(divisor) else f"{divisor_name} {divisor}"
+        raise ValueError(f"{value_name} {value} is not a multiple of {by}")

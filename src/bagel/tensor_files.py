@@ -1,0 +1,85 @@
+"""Safetensors files, memory-mapped: one, or the shards of an index. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from bagel.errors import CheckpointError
+
+SINGLE = ("ema.safetensors", "model.safetensors")
+"""Names of a file with all weights, the preferred one first."""
+
+
+class TensorFiles:
+    """The tensors of one or several safetensors files, memory-mapped."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.num_bytes = 0
+        self._where: dict[str, Any] = {}
+        for path in paths:
+            try:
+                handle = safe_open(path, framework="pt", device="cpu")
+                self.num_bytes += path.stat().st_size
+            except FileNotFoundError:
+                raise CheckpointError(f"{path.parent} has no {path.name}; copy or download it again.") from None
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(
+                    f"{path} is truncated or no safetensors file ({error}); copy or download it again."
+                ) from None
+            self._where.update(dict.fromkeys(handle.keys(), handle))
+
+    @classmethod
+    def of_model(cls, folder: Path) -> TensorFiles:
+        """`ema.safetensors` if there, else `model.safetensors`, else the shards of an index whose files exist."""
+        for name in SINGLE:
+            if (folder / name).exists():
+                return cls([folder / name])
+        indexes = sorted(folder.glob("*.safetensors.index.json"))
+        for index in indexes:
+            shards, absent = _shards(index)
+            if not absent:
+                return cls(shards)
+        if indexes:
+            raise CheckpointError(
+                f"{indexes[0]} names {shortened(_shards(indexes[0])[1])}, not there; copy or download the shards again."
+            )
+        raise CheckpointError(
+            f"{folder} has no weights: {', '.join(SINGLE)} or *.safetensors.index.json; copy or download them again."
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._where[name].get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> str:
+        """As the file's header spells it: BF16, F32, I8..."""
+        return str(self._where[name].get_slice(name).get_dtype())
+
+    def read(self, name: str) -> Tensor:
+        return self._where[name].get_tensor(name)
+
+
+def _shards(index: Path) -> tuple[list[Path], list[str]]:
+    """The files that an index names, and which of them are not there."""
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values()))
+        outside = [name for name in names if Path(name).name != name or name == ".."]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{index} is no index of shards ({error!r}); copy it again.") from None
+    if outside:
+        raise CheckpointError(f"{index} names {shortened(outside)}, outside its folder; copy it again.")
+    return [index.parent / name for name in names], [n for n in names if not (index.parent / n).is_file()]
+
+
+def shortened(names: Sequence[str], most: int = 6) -> str:
+    """The first few names, and how many more there are."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + rest
