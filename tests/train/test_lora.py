@@ -18,6 +18,7 @@ from bagel.model.bagel import BagelModel
 from bagel.pack import LatentPart, Pack, PackRules, TextPart, VitPart, pack
 
 RANDOM = Path(lora.__file__).parent / "assets" / "random"
+RULES = PackRules(423, 424, 70, 64)
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def inputs() -> Pack:
     torch.manual_seed(1)
     text = TextPart([421, *range(10, 30), 422])
     latents = LatentPart(torch.randn(12, 64), (3, 4), time=0.4, noised=True)
-    return pack([[text, latents], [VitPart(torch.randn(12, 588), (3, 4)), text]], PackRules(423, 424, 70, 64))
+    return pack([[text, latents], [VitPart(torch.randn(12, 588), (3, 4)), text]], RULES)
 
 
 def run(model: BagelModel, inputs: Pack) -> Tensor:
@@ -240,3 +241,33 @@ def test_bad_files_are_named(model, tmp_path):
         lora_files.load(model, folder)
     with pytest.raises(InputError, match="must be a number"):
         lora_files.weighted([(folder, "much")])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recompute", ["none", "mlp", "full"])
+def test_compiled_blocks_are_one_graph_for_all_layers_and_sizes(model, inputs, recompute):
+    """Two graphs: no gradient goes into the first layer."""
+    from torch._dynamo.utils import counters
+
+    from bagel.train import parallel
+
+    def gradients(pack_: Pack) -> list[Tensor]:
+        model.zero_grad()
+        run(model, pack_).square().mean().backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    lora.attach(model, LoraConfig(rank=4))
+    randomise(model)
+    text = TextPart([421, *range(10, 45), 422])
+    other = pack([[VitPart(torch.randn(8, 588), (2, 4)), text, LatentPart(torch.randn(6, 64), (3, 2))]], RULES)
+    eager = [gradients(inputs), gradients(other)]
+    torch._dynamo.reset()
+    counters.clear()
+    for block in model.decoder.layers:
+        parallel._wrap(block, recompute, False, 2 * model.config.llm.intermediate_size)
+        block.forward = torch.compile(block.forward, dynamic=True, backend="aot_eager")
+    for wanted, pack_ in zip(eager, (inputs, other), strict=True):
+        for a, b in zip(gradients(pack_), wanted, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    assert counters["stats"]["unique_graphs"] == 2
+    assert not counters["graph_break"]
