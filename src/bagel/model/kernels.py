@@ -30,7 +30,7 @@ _WIDE, _SLICE = 16384, 2048
 
 def linear(x: Tensor, weight: Weight, bias: Tensor | None = None, add: Tensor | None = None) -> Tensor:
     """x W^T + bias + add: x [T, K], weight [N, K], add [T, N] -> [T, N]."""
-    if _fused(x) and _few(x, weight):
+    if _fused(x) and _few(x):
         return _few_rows(x, weight, bias, add)
     if isinstance(weight, Fp8Weight):
         if _multiplies_fp8(x):
@@ -45,7 +45,7 @@ def linear(x: Tensor, weight: Weight, bias: Tensor | None = None, add: Tensor | 
 
 def norm_linear(x: Tensor, norm: Norm, weight: Weight, bias: Tensor | None = None) -> Tensor:
     """`linear` of the RMS-normalised x."""
-    if _fused(x) and _few(x, weight):
+    if _fused(x) and _few(x):
         return _few_rows(x, weight, bias, norm=norm)
     if isinstance(weight, Fp8Weight) and _multiplies_fp8(x):
         return _fp8_product(_triton_fp8().quantise(x, norm), weight, x.dtype, bias)
@@ -54,7 +54,7 @@ def norm_linear(x: Tensor, norm: Norm, weight: Weight, bias: Tensor | None = Non
 
 def mlp(x: Tensor, norm: Norm, gate_up: Weight, down: Weight) -> Tensor:
     """x + swiglu(rms_norm(x) gate_up^T) down^T: x [T, D], gate_up [2 I, D], down [D, I] -> [T, D]."""
-    if _fused(x) and _few(x, gate_up):
+    if _fused(x) and _few(x):
         return linear(_few_rows(x, gate_up, norm=norm, gated=True), down, add=x)
     inner = norm_linear(x, norm, gate_up)
     if isinstance(down, Fp8Weight) and _multiplies_fp8(x):
@@ -71,17 +71,16 @@ def _in_slices(x: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
-def _few(x: Tensor, weight: Weight) -> bool:
-    return len(x) <= (8 if isinstance(weight, Fp8Weight) else _FEW_ROWS)
+def _few(x: Tensor) -> bool:
+    return len(x) <= _FEW_ROWS
 
 
 def _few_rows(x: Tensor, weight: Weight, *arguments: Any, **named: Any) -> Tensor:
-    """Streaming the weight through registers up to 8 rows, matrix units above."""
+    """One row streams the weight through registers, more go to the matrix units."""
     from bagel.model import triton_gemv, triton_skinny
 
-    if isinstance(weight, Fp8Weight) or len(x) <= triton_gemv.MAX_ROWS:
-        return triton_gemv.gemv(x, weight, *arguments, **named)
-    return triton_skinny.skinny(x, weight, *arguments, **named)
+    product = triton_gemv.gemv if len(x) <= triton_gemv.MAX_ROWS else triton_skinny.skinny
+    return product(x, weight, *arguments, **named)
 
 
 def _fp8_product(

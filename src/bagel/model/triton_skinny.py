@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from bagel.model.fp8 import Fp8Weight
+
 MAX_ROWS = 16
 
 
@@ -19,6 +21,7 @@ def _skinny(  # type: ignore[no-untyped-def]
     x_ptr,
     norm_ptr,
     weight_ptr,
+    scale_ptr,
     bias_ptr,
     add_ptr,
     out_ptr,
@@ -32,6 +35,7 @@ def _skinny(  # type: ignore[no-untyped-def]
     BLOCK_K: tl.constexpr,
     NORM: tl.constexpr,
     GATED: tl.constexpr,
+    SCALED: tl.constexpr,
     BIAS: tl.constexpr,
     ADD: tl.constexpr,
 ):
@@ -53,10 +57,14 @@ def _skinny(  # type: ignore[no-untyped-def]
             squares += tl.sum(wide * wide, axis=0)
             scale = tl.load(norm_ptr + k, mask=inside, other=0.0).to(tl.float32)
             x = (wide * scale[:, None]).to(x.dtype)
-        acc = tl.dot(w, x, acc, input_precision="ieee")
+        acc = tl.dot(w.to(x.dtype), x, acc, input_precision="ieee")
         if GATED:
             w = tl.load(weight_ptr + weight_row + outputs * inputs + k[None, :], mask=inside[None, :], other=0.0)
-            up = tl.dot(w, x, up, input_precision="ieee")
+            up = tl.dot(w.to(x.dtype), x, up, input_precision="ieee")
+    if SCALED:
+        acc *= tl.load(scale_ptr + n, mask=n < outputs, other=0.0)[:, None]
+        if GATED:
+            up *= tl.load(scale_ptr + outputs + n, mask=n < outputs, other=0.0)[:, None]
     if NORM:
         length = tl.rsqrt(squares / inputs + eps)[None, :]
         acc *= length
@@ -74,7 +82,7 @@ def _skinny(  # type: ignore[no-untyped-def]
 
 def skinny(
     x: Tensor,
-    weight: Tensor,
+    weight: Tensor | Fp8Weight,
     bias: Tensor | None = None,
     add: Tensor | None = None,
     norm: tuple[Tensor, float] | None = None,
@@ -82,14 +90,17 @@ def skinny(
 ) -> Tensor:
     """x [R, K], weight [N, K] ([2 N, K] if gated) -> [R, N]. norm: weight [K] and epsilon of an RMSNorm of x
     before the product; add: [R, N], contiguous."""
+    scaled = isinstance(weight, Fp8Weight)
+    values, scale = weight if isinstance(weight, Fp8Weight) else (weight, x)
     rows, inputs = x.shape
-    outputs = weight.shape[0] // 2 if gated else weight.shape[0]
+    outputs = len(values) // 2 if gated else len(values)
     out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
     block_n, block_k, stages, warps = _shape(outputs, gated)
     _skinny[(triton.cdiv(outputs, block_n),)](
         x,
         norm[0] if norm else x,
-        weight,
+        values,
+        scale,
         x if bias is None else bias,
         x if add is None else add,
         out,
@@ -103,6 +114,7 @@ def skinny(
         BLOCK_K=block_k,
         NORM=norm is not None,
         GATED=gated,
+        SCALED=scaled,
         BIAS=bias is not None,
         ADD=add is not None,
         num_stages=stages,
@@ -113,6 +125,4 @@ def skinny(
 
 def _shape(outputs: int, gated: bool) -> tuple[int, int, int, int]:
     """BLOCK_N, BLOCK_K, stages, warps: what reads weights fastest on an H100 (measured for the 7B shapes)."""
-    if gated:
-        return 16, 256, 4, 4
-    return (16, 256, 5, 4) if outputs < 16384 else (32, 256, 4, 4)
+    return (64, 128, 4, 8) if gated or outputs >= 4096 else (32, 128, 6, 4)
