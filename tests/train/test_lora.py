@@ -60,8 +60,10 @@ def test_new_adapter_changes_nothing_and_trains_alone(model, inputs):
     assert all(p.grad is not None for p in parameters)
 
 
-@pytest.mark.parametrize("experts", [("und",), ("gen",), ("und", "gen")])
-@pytest.mark.parametrize("projections", [("q",), ("k", "up"), lora.PROJECTIONS])
+@pytest.mark.parametrize(
+    ("experts", "projections"),
+    [(("und",), ("q",)), (("gen",), ("k", "up")), (("gen",), ("o", "down")), (lora.EXPERTS, lora.PROJECTIONS)],
+)
 def test_merged_equals_unmerged_equals_a_changed_weight(model, inputs, experts, projections):
     before = run(model, inputs)
     lora.attach(model, LoraConfig(rank=3, alpha=5, rslora=True, experts=experts, projections=projections))
