@@ -191,7 +191,7 @@ class Trainer:
     def _update(self, rate: float) -> Tensor:
         optimizer = self.setup.optimizer
         optim.set_rate(optimizer, rate)
-        norm = optim.clip(self.setup.parameters, self.config.optim.clip)
+        norm = optim.clip(self.setup.parameters, self.config.optim.clip, optimizer)
         optimizer.step()
         optimizer.zero_grad()
         if self.setup.ema:

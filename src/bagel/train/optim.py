@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bagel.errors import InputError
 from bagel.train.config import OptimPart
+from bagel.train.master import MasterAdamW
 from bagel.train.parallel import local, whole
 
 
@@ -20,12 +21,17 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def make(parameters: Mapping[str, nn.Parameter], part: OptimPart) -> torch.optim.Optimizer:
-    """AdamW. Fused on a GPU; one tensor after the other on the CPU (the foreach form leaks objects on sharded
-    tensors). Raises InputError where the 8-bit one is not installed."""
+    """AdamW: fused on a GPU; one tensor after the other on the CPU (the foreach form leaks objects on sharded
+    tensors); over bf16 weights with an exact float32 master of each.
+
+    Raises InputError where the 8-bit one is not installed.
+    """
     values = list(parameters.values())
     settings: dict[str, Any] = {
         "lr": part.lr, "betas": (part.beta1, part.beta2), "eps": part.eps, "weight_decay": part.weight_decay
     }  # fmt: skip
+    if part.name == "adamw" and values[0].dtype is torch.bfloat16:
+        return MasterAdamW(parameters, **settings)
     if part.name == "adamw":
         fused = values[0].device.type == "cuda"
         return torch.optim.AdamW(values, **settings, fused=fused, foreach=False)
@@ -69,14 +75,17 @@ def set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
             group["lr"] = value
 
 
-def clip(parameters: Mapping[str, nn.Parameter], limit: float) -> Tensor:
-    """Scales the gradients down to a norm of `limit` over all parameters and ranks; -> the norm before, a number
-    on the device."""
-    values = list(parameters.values())
-    norm = nn.utils.get_total_norm([value.grad for value in values if value.grad is not None], 2.0)
-    norm = whole(norm)
-    grads = [local(value.grad) for value in values if value.grad is not None]
-    torch._foreach_mul_(grads, (limit / (norm + 1e-6)).clamp(max=1.0))
+def clip(parameters: Mapping[str, nn.Parameter], limit: float, optimizer: torch.optim.Optimizer) -> Tensor:
+    """Gradients scaled down to a norm of `limit` over all parameters and ranks; -> the norm before, a number on
+    the device. A fused optimiser scales while it updates, and leaves the weights alone where the norm is no
+    number."""
+    grads = [value.grad for value in parameters.values() if value.grad is not None]
+    norm = whole(nn.utils.get_total_norm(grads, 2.0))
+    if optimizer.defaults.get("fused") and not hasattr(grads[0], "to_local"):
+        optimizer.grad_scale = ((norm + 1e-6) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
+        optimizer.found_inf = (~norm.isfinite()).to(norm.dtype)  # type: ignore[attr-defined]
+    else:
+        torch._foreach_mul_([local(grad) for grad in grads], (limit / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -133,7 +134,9 @@ def _wrap(block: nn.Module, recompute: str, compiled: bool, widest: int) -> None
     if recompute == "full":
         block.forward = _recomputed.__get__(block)
     elif recompute == "mlp":
-        block.kept_below = widest  # type: ignore[assignment]
+        # Made here, since the compiler does not trace a lambda as a context.
+        contexts = partial(create_selective_checkpoint_contexts, _keep_below(widest))
+        block.contexts = contexts  # type: ignore[assignment]
         block.forward = _partly_recomputed.__get__(block)
     if compiled:
         block.forward = torch.compile(block.forward, dynamic=True)
@@ -146,14 +149,7 @@ def _recomputed(self: nn.Module, *args: Any) -> Any:
 
 def _partly_recomputed(self: Any, *args: Any) -> Any:
     """Keeps the products but the widest, and attention; computes the rest again."""
-    width = self.kept_below
-    return checkpoint(
-        type(self).forward,
-        self,
-        *args,
-        use_reentrant=False,
-        context_fn=lambda: create_selective_checkpoint_contexts(_keep_below(width)),
-    )
+    return checkpoint(type(self).forward, self, *args, use_reentrant=False, context_fn=self.contexts)
 
 
 _PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)

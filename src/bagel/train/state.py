@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
 from bagel.errors import CheckpointError
 from bagel.train.parallel import World
@@ -85,7 +86,7 @@ class Checkpoints:
         partial = final.with_name(f".{final.name}.partial")
         try:
             future.result()
-        except Exception as error:  # DCP wraps every rank's exception in its own
+        except (Exception, CheckpointException) as error:  # DCP's own is no Exception
             if self.world.is_main:
                 shutil.rmtree(partial, ignore_errors=True)
             return _problem(final, error)
@@ -150,9 +151,8 @@ def _async_save(tensors: dict[str, Tensor], partial: Path, group: Any) -> Future
 
 def _problem(path: Path, error: BaseException) -> str:
     """The innermost cause, in one line."""
-    failures = getattr(error, "failures", None)
-    if failures:
-        error = next(iter(failures.values()))[0]
-    while error.__cause__ is not None:
-        error = error.__cause__
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
     return f"{path} could not be written ({error}); free some disk. The checkpoint before it is whole."

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bagel.errors import InputError
+from bagel.train.config import TrainConfig, load
+
+from .packs import ROOT, run_config
+
+DATASETS = "data.datasets=[{name: a, recipe: t2i, path: rows.parquet}]"
+
+
+@pytest.mark.parametrize("stage", ["alignment", "pretrain", "continued", "sft"])
+def test_stages_are_valid(stage: str) -> None:
+    config = load(ROOT / "configs" / f"{stage}.yaml", [DATASETS])
+    assert config.optim.lr == {"alignment": 1e-3, "sft": 2.5e-5}.get(stage, 1e-4)
+
+
+def test_a_stage_without_data_says_so() -> None:
+    with pytest.raises(InputError, match="name at least one data set"):
+        load(ROOT / "configs" / "sft.yaml")
+
+
+def test_overrides_and_base(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text((ROOT / "configs" / "sft.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text("base: base.yaml\nrun: runs/mine\noptim: {lr: 3e-6}\n")
+    words = [DATASETS, "optim.clip=0.5", "data.datasets.0.path=other.parquet", "model.path=mini", "optim.ema=null"]
+    config = load(tmp_path / "mine.yaml", words)
+    assert (config.run, config.optim.lr, config.optim.clip, config.optim.ema) == ("runs/mine", 3e-6, 0.5, None)
+    assert config.optim.warmup == 500
+    assert config.data.datasets[0].path == ("other.parquet",)
+
+
+def test_resolved_config_reads_back(tmp_path: Path) -> None:
+    config = TrainConfig.from_dict(run_config(tmp_path))
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert load(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"optimm": {}}, "config: the key 'optimm' is not known; did you mean 'optim'"),
+        ({"optim": {"learning_rat": 1}}, "config.optim: the key 'learning_rat' is not known"),
+        ({"freeze": {"vae": True}}, "config.freeze: the key 'vae' is not known"),
+        ({"optim": {"lr": "fast"}}, "config.optim.lr is 'fast'; it must be a number"),
+        ({"optim": {"schedule": "cosinus"}}, "optim.schedule: 'cosinus' is not known; did you mean 'cosine'"),
+        ({"parallel": {"recompute": "block"}}, "parallel.recompute"),
+        ({"loss": {"ce_weight": 0, "mse_weight": 0}}, "nothing would be learnt"),
+        ({"steps": 0}, "steps is 0; it must be at least 1"),
+        ({"optim": {"warmup": 9}}, "optim.warmup 9 is not below steps 4"),
+        ({"optim": {"ema": 1.5}}, "optim.ema is 1.5"),
+        ({"model": {}}, "give either path, or all of llm, vit and vae"),
+        ({"samples": {"every": 2}}, "nothing under samples"),
+        ({"lora": {"rank": 4}, "freeze": {"vit": True}}, "freeze does nothing beside lora"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError) as error:
+        TrainConfig.from_dict({**run_config(tmp_path), **change})
+    assert said in str(error.value)
+
+
+def test_an_override_without_value_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"write section\.key=value"):
+        load(ROOT / "configs" / "sft.yaml", [DATASETS, "optim.lr"])
