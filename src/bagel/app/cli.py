@@ -5,16 +5,19 @@ Exit codes: 0; 1 with one line for what a user can put right; 2 for a wrong call
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from bagel.app.knobs import flags_of, options_from
+from bagel.app.knobs import flags_of, options_from, whole_number
 from bagel.errors import BagelError, InputError
 from bagel.options import ImageOptions, TextOptions, settle
 from bagel.version import __version__
@@ -28,6 +31,7 @@ app = App(
     help="BAGEL: one model that draws, edits, answers and thinks.",
     version=__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
 
 
@@ -50,13 +54,19 @@ class ModelFlags:
         return read_config(find_model(self.model))
 
     def load(self) -> Bagel:
-        from bagel.app.show import loading, say
-        from bagel.infer.pipeline import Bagel, find_model, is_random
+        from bagel.app.show import loading
+        from bagel.infer.pipeline import Bagel
+
+        with loading(self.model) as report:
+            return Bagel.load(self.model, device=self.device, dtype=self.dtype, precision=self.precision, report=report)
+
+    def caution(self) -> None:
+        """Said with a result, not before: an error is to be the only line."""
+        from bagel.app.show import say
+        from bagel.infer.pipeline import find_model, is_random
 
         if is_random(find_model(self.model)):
             say("The embedded model is not trained yet: its weights are random, and so is what it makes.")
-        with loading(self.model) as report:
-            return Bagel.load(self.model, device=self.device, dtype=self.dtype, precision=self.precision, report=report)
 
 
 class CallError(Exception):
@@ -66,11 +76,12 @@ class CallError(Exception):
 # "-" is a word here (stdin), so words may begin with a hyphen; `_words` refuses the ones that look like flags.
 Word = Annotated[str, Parameter(allow_leading_hyphen=True)]
 Model = Annotated[ModelFlags, Parameter(name="*")]
-ImageFlags = flags_of(ImageOptions, "Drawing")
-TextFlags = flags_of(TextOptions, "Writing")
+DrawFlags = flags_of(ImageOptions, "draw", "Drawing")
+EditFlags = flags_of(ImageOptions, "edit", "Drawing")
+ChatFlags = flags_of(TextOptions, "chat", "Writing")
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 Json = Annotated[bool, Parameter(name="--json", negative="")]
-Count = Annotated[int, Parameter(name=["--count", "-n"])]
+Count = Annotated[int, Parameter(name=["--count", "-n"], converter=whole_number)]
 
 
 @app.command
@@ -81,7 +92,7 @@ def draw(
     count: Count = 1,
     json: Json = False,
     model: Model | None = None,
-    options: ImageFlags | None = None,  # type: ignore[valid-type]
+    options: DrawFlags | None = None,  # type: ignore[valid-type]
 ) -> None:
     """Draw a picture: bagel draw "a red cube" -o cube.png
 
@@ -96,7 +107,10 @@ def draw(
     json:
         One JSON object on stdout.
     """
-    _make_pictures("draw", [], _words([prompt])[0], out, count, json, model, options_from(ImageOptions, options))
+    from bagel.app.pictures import make_pictures
+
+    prompt, source = _words([prompt])[0], model or ModelFlags()
+    make_pictures("draw", [], prompt, out, count, json, source, options_from(ImageOptions, options))
 
 
 @app.command
@@ -106,7 +120,7 @@ def edit(
     count: Count = 1,
     json: Json = False,
     model: Model | None = None,
-    options: ImageFlags | None = None,  # type: ignore[valid-type]
+    options: EditFlags | None = None,  # type: ignore[valid-type]
 ) -> None:
     """Change pictures as an instruction says: bagel edit cat.png "make it a watercolour"
 
@@ -121,10 +135,16 @@ def edit(
     json:
         One JSON object on stdout.
     """
+    from bagel.app.pictures import make_pictures
+    from bagel.infer.inputs import is_picture_file
+
     if len(images_and_instruction) < 2:
         raise CallError('edit needs a picture and an instruction, like: bagel edit cat.png "make it night".')
     *images, instruction = _words(images_and_instruction)
-    _make_pictures("edit", images, instruction, out, count, json, model, options_from(ImageOptions, options))
+    if images_and_instruction[-1] != "-" and is_picture_file(instruction):
+        raise CallError(f"the last word, {instruction}, is a picture; the instruction comes after the pictures.")
+    source = model or ModelFlags()
+    make_pictures("edit", images, instruction, out, count, json, source, options_from(ImageOptions, options))
 
 
 @app.command
@@ -132,7 +152,7 @@ def chat(
     *inputs: Word,
     json: Json = False,
     model: Model | None = None,
-    options: TextFlags | None = None,  # type: ignore[valid-type]
+    options: ChatFlags | None = None,  # type: ignore[valid-type]
 ) -> None:
     """Answer a question, about pictures or without: bagel chat chart.png "What is the trend?"
 
@@ -148,12 +168,16 @@ def chat(
     from bagel.infer.inputs import as_inputs
     from bagel.infer.text import TextPiece
 
+    if not inputs:
+        raise CallError('chat needs a question, like: bagel chat chart.png "What is the trend?"')
     chosen = options_from(TextOptions, options)
     source = model or ModelFlags()
     settle(chosen, "chat", source.config().presets)
     parts = as_inputs(_words(inputs))
-    bagel = source.load()
-    for event in bagel.stream(parts, output="text", text_options=chosen):
+    events = source.load().stream(parts, output="text", text_options=chosen)
+    for number, event in enumerate(events):
+        if number == 0:
+            source.caution()
         if isinstance(event, TextPiece) and not json:
             sys.stdout.write(event.text)
             sys.stdout.flush()
@@ -183,11 +207,13 @@ def run(
     from bagel.app import show
     from bagel.app.script import load_script, run_script
 
-    turns = load_script(script)
+    source = model or ModelFlags()
+    turns = load_script(script, source.config())
     folder = show.check_folder(out)
-    bagel = (model or ModelFlags()).load()
+    bagel = source.load()
     with show.working() as progress:
         transcript = run_script(bagel, turns, script.parent, folder, progress)
+    source.caution()
     show.print_json(transcript) if json else print(folder / "transcript.json")
 
 
@@ -203,8 +229,10 @@ def demo(*, out: Out = Path("out"), model: Model | None = None) -> None:
     from bagel.app import show
     from bagel.app.demo import run_demo
 
-    folder = show.check_folder(out)
-    print(run_demo((model or ModelFlags()).load(), folder))
+    folder, source = show.check_folder(out), model or ModelFlags()
+    bagel = source.load()
+    source.caution()
+    print(run_demo(bagel, folder))
 
 
 @app.command
@@ -246,67 +274,31 @@ def download(
     print(fetch(name, source=source, to=to or Path("models") / name.split("/")[-1]))
 
 
-def _make_pictures(
-    job: Literal["draw", "edit"],
-    images: list[str],
-    prompt: str,
-    out: Path,
-    count: int,
-    json: bool,
-    model: ModelFlags | None,
-    options: ImageOptions,
-) -> None:
-    """Draws or edits `count` pictures as one batch, writes them and says where they are."""
-    from bagel.app import show
-    from bagel.infer.inputs import check_size, checked_text, open_image
-
-    prompt, source = checked_text(prompt), model or ModelFlags()
-    show.check_out(out)
-    if count < 1:
-        raise InputError(f"count is {count}; ask for at least one picture.")
-    config = source.config()
-    check_size(settle(options, job, config.presets), config)
-    opened = [open_image(path) for path in images]
-    bagel = source.load()
-    several: Any = {} if count == 1 else {"seed": _seeds(options, count)}
-    with show.working() as progress:
-        if job == "draw":
-            results = bagel.draw([prompt] * count, options, progress=progress, **several)
-        else:
-            results = bagel.edit([opened] * count, [prompt] * count, options, progress=progress, **several)
-    paths = [out] if count == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(count)]
-    for path, result in zip(paths, results, strict=True):
-        assert result.image is not None
-        settings = show.settings_of(options, job=job, prompt=prompt, model=source.model)
-        show.save_image(result.image, path, {**settings, "seed": result.seed})
-        if result.text and not json:
-            show.say(result.text)
-        if not json:
-            print(path)
-    if json:
-        done = [show.as_json(r, path=str(path)) for r, path in zip(results, paths, strict=True)]
-        show.print_json(done[0] if count == 1 else {"pictures": done})
-
-
-def _seeds(options: ImageOptions, count: int) -> list[int]:
-    from bagel.infer.jobs import seed_of
-
-    first = seed_of(options)
-    return [first + i for i in range(count)]
-
-
 def _words(words: Sequence[str]) -> list[str]:
     """What was handed in, with - read from stdin. Raises CallError for a flag that does not exist."""
     for word in words:
         if word.startswith("-") and word != "-" and " " not in word:
             raise CallError(f"unknown option: {word}. (Text that begins with a hyphen can come by stdin: -)")
-    return [sys.stdin.read().strip() if word == "-" else word for word in words]
+    return [_stdin() if word == "-" else word for word in words]
 
 
-def main() -> None:
-    """Entry point of the `bagel` command."""
+def _stdin() -> str:
+    from bagel.infer.inputs import Text
+
     try:
-        app(exit_on_error=False, print_error=False)
+        return Text(sys.stdin.read().strip())
+    except UnicodeDecodeError as error:
+        raise InputError(f"what stdin gives is no text ({error}); send it as UTF-8.") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `bagel` command. arguments: instead of the process's own."""
+    warnings.filterwarnings("ignore", module="PIL")  # our own limits and errors say it
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know the answer's letters
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
     except (CycloptsError, CallError) as error:
         _fail(f"{error} See `bagel --help`.", 2)
     except BagelError as error:
@@ -314,8 +306,25 @@ def main() -> None:
     except KeyboardInterrupt:
         _fail("stopped.", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         sys.exit(1)
+    except OSError as error:
+        _drop_stdout()
+        _fail(f"writing failed: {error}", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+            raise
+        _fail(
+            f"the job does not fit into memory ({' '.join(str(error).split())[:200]}); draw smaller or fewer pictures, "
+            "shorten the input, or keep the weights in fewer bits (--precision).",
+            1,
+        )
+
+
+def _drop_stdout() -> None:
+    """Nobody reads it any more: what is still buffered must not fail once more at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> None:

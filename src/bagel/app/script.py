@@ -18,37 +18,70 @@ from typing import Any
 
 from bagel.app.show import save_image, write_text
 from bagel.errors import InputError
-from bagel.infer.inputs import checked_text, open_image
+from bagel.infer.inputs import Text, check_size, checked_text, open_image, split_fields
+from bagel.infer.jobs import Plan
 from bagel.infer.pipeline import Bagel
 from bagel.infer.result import Result
 from bagel.infer.session import Session
+from bagel.model.config import ModelConfig
+from bagel.options import ImageOptions, TextOptions, make, settle
 
 KINDS = ("text", "image", "draw", "say", "continue")
 Turn = tuple[str, Any]
 
 
-def load_script(path: Path) -> list[Turn]:
-    """The turns of a script, checked as far as that goes without a model. Raises InputError, naming the turn."""
+def load_script(path: Path, config: ModelConfig) -> list[Turn]:
+    """The turns of a script, checked as far as that goes before the model is loaded. Raises InputError, naming
+    the turn."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"there is no script {str(path)!r}; give the path of a JSON file.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}); correct the file.") from None
     if not isinstance(data, list) or not data:
         raise InputError(f"{path} must be a JSON list with at least one turn.")
-    turns = []
-    for number, turn in enumerate(data, 1):
-        if not isinstance(turn, dict) or len(turn) != 1 or next(iter(turn)) not in KINDS:
-            raise InputError(f"{path}, turn {number}: a turn is an object with one key of {', '.join(KINDS)}.")
-        kind, value = next(iter(turn.items()))
-        is_input = kind in ("text", "image")
-        if not isinstance(value, str if is_input else dict):
-            raise InputError(f"{path}, turn {number}: {kind} must be {'a string' if is_input else 'an object'}.")
-        if kind == "image":
-            open_image(path.parent / str(value))
-        turns.append((kind, checked_text(value) if kind == "text" else value))
-    return turns
+    return [_turn(f"{path}, turn {number}", turn, path.parent, config) for number, turn in enumerate(data, 1)]
+
+
+def _turn(name: str, turn: Any, base: Path, config: ModelConfig) -> Turn:
+    try:
+        return _checked(turn, base, config)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def _checked(turn: Any, base: Path, config: ModelConfig) -> Turn:
+    if not isinstance(turn, dict) or len(turn) != 1 or next(iter(turn)) not in KINDS:
+        raise InputError(f"a turn is an object with one key of {', '.join(KINDS)}.")
+    kind, value = next(iter(turn.items()))
+    if kind in ("text", "image"):
+        if not isinstance(value, str):
+            raise InputError(f"{kind} must be a string.")
+        if kind == "text":
+            return kind, checked_text(value)
+        open_image(base / value)
+    elif not isinstance(value, dict):
+        raise InputError(f"{kind} must be an object.")
+    else:
+        _check_output(kind, value, config)
+    return kind, value
+
+
+def _check_output(kind: str, fields: dict[str, Any], config: ModelConfig) -> None:
+    options = {name: value for name, value in fields.items() if name not in _OWN_FIELDS[kind]}
+    if kind == "continue":
+        Plan(**{name: value for name, value in fields.items() if name in _OWN_FIELDS[kind]})
+        image, text = split_fields(options)
+    else:
+        image = make(ImageOptions, None, options) if kind == "draw" else ImageOptions()
+        text = make(TextOptions, None, options) if kind == "say" else TextOptions()
+    check_size(settle(image, "edit", config.presets), config)
+    settle(text, "chat", config.presets)
+
+
+_OWN_FIELDS = {"draw": {"keep"}, "say": {"keep"}, "continue": {"parts", "max_images"}}
+"""What a turn takes besides options."""
 
 
 def run_script(
@@ -61,18 +94,12 @@ def run_script(
         for number, (kind, value) in enumerate(turns, 1):
             entry: dict[str, Any] = {"turn": number, kind: value}
             if kind in ("text", "image"):
-                session.read(base / value if kind == "image" else _literal(value))
+                session.read(base / value if kind == "image" else Text(value))
             else:
                 entry.update(_written(_output(session, kind, value), folder / f"{number:02d}"))
             transcript.append(entry)
             write_text(folder / "transcript.json", json.dumps(transcript, ensure_ascii=False, indent=1))
     return transcript
-
-
-def _literal(text: str) -> str:
-    from bagel.infer.inputs import Text
-
-    return Text(text)
 
 
 def _output(session: Session, kind: str, fields: dict[str, Any]) -> Result:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -89,10 +91,11 @@ def check_out(path: Path) -> Path:
 
 
 def check_folder(folder: Path) -> Path:
-    """The folder, made if need be. Raises InputError where it cannot be made or written to."""
+    """The folder, which need not be there yet: it is made when something is written. Raises InputError where it
+    could not be made or written to."""
+    nearest = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=nearest):
             return folder
     except OSError as error:
         raise InputError(f"{folder} cannot be written to ({error.strerror}); choose another folder.") from None
@@ -117,12 +120,15 @@ def write_text(path: Path, text: str) -> Path:
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
         partial.replace(path)
     except OSError as error:
-        raise InputError(f"{path} could not be written ({error.strerror or error}); free some disk.") from None
+        reason = error.strerror or error
+        raise InputError(f"{path} could not be written ({reason}); free some disk or choose another place.") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def settings_of(options: Any, **more: Any) -> dict[str, Any]:
@@ -140,7 +146,9 @@ def as_json(result: Result, **more: Any) -> dict[str, Any]:
 
 
 def print_json(data: Any) -> None:
-    sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
+    """One line; letters as they are where stdout can take them, else escaped as JSON does it."""
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    sys.stdout.write(json.dumps(data, ensure_ascii=not unicode) + "\n")
 
 
 def say(text: str) -> None:

@@ -64,7 +64,13 @@ def _looks_like_picture(text: str) -> bool:
         return False
 
 
-def checked_text(text: Any) -> str:
+def is_picture_file(text: str) -> bool:
+    """Whether this is the name of a picture that is there."""
+    return _looks_like_picture(text) and Path(text).is_file()
+
+
+def checked_text(text: Any) -> Text:
+    """From here on it is text, whatever it looks like. Raises InputError for what is empty or no text."""
     if not isinstance(text, str):
         raise InputError(f"the prompt is a {type(text).__name__}; it must be a string.")
     if not text.strip():
@@ -73,7 +79,7 @@ def checked_text(text: Any) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(f"the prompt is no valid Unicode ({error.reason} at {error.start}); type it again.") from None
-    return str(text)
+    return Text(text)
 
 
 def check_size(options: ImageOptions, config: ModelConfig) -> ImageOptions:
@@ -85,7 +91,7 @@ def check_size(options: ImageOptions, config: ModelConfig) -> ImageOptions:
         if side % config.latent_stride:
             near = max(round(side / config.latent_stride), 1) * config.latent_stride
             raise InputError(f"{name} is {side}; it must be a multiple of {config.latent_stride}, {near} for one.")
-        if side > config.max_image_side:
+        if side > config.max_image_side and not config.interpolate_pos:
             raise InputError(
                 f"{name} is {side}; the model's position table ends at {config.max_image_side} "
                 f"(max_latent_size {config.max_latent_size}). Draw a smaller picture."

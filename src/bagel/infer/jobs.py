@@ -67,13 +67,15 @@ class Plan:
     """What comes out of an interleaved request. `parts`: "text" and "image" in the order wanted; None lets the
     model decide after each part, until it ends or a limit is reached."""
 
-    parts: tuple[str, ...] | None = None
+    parts: Sequence[str] | None = None
     max_images: int = 8
     max_parts: int = 16
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_images, int) or self.max_images < 0:
             raise InputError(f"max_images is {self.max_images!r}; it must be a whole number, 0 or more.")
+        if self.parts is not None and not isinstance(self.parts, (list, tuple)):
+            raise InputError(f'the output parts are {self.parts!r}; give a list of "text" and "image".')
         for part in self.parts or ():
             if part not in ("text", "image"):
                 raise InputError(f'output part {part!r} is unknown; use "text" or "image".')

@@ -172,7 +172,7 @@ class Bagel:
             return jobs.draw(self.runtime, inputs, settled)
         if output != "interleaved" and not isinstance(output, (list, tuple)):
             raise InputError(f'output is {output!r}; use "text", "image", "interleaved" or a list of the first two.')
-        plan = jobs.Plan(None if output == "interleaved" else tuple(output), max_images)
+        plan = jobs.Plan(None if output == "interleaved" else output, max_images)
         return jobs.interleave(self.runtime, inputs, plan, settled, settle(text, "chat", presets))
 
     def _each(

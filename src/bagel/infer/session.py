@@ -108,7 +108,7 @@ class Session:
         drawn = check_size(settle(image, job, config.presets), config)
         result = Result(seed=jobs.seed_of(drawn), text="")
         written = settle(text, "chat", config.presets)
-        plan = jobs.Plan(None if parts is None else tuple(parts), max_images)
+        plan = jobs.Plan(parts, max_images)
         self._keep(lambda trial: jobs.interleave_next(trial, plan, drawn, written, result))
         return result
 
