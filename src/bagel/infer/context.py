@@ -49,6 +49,11 @@ class Context:
         self.length = self.position = self._reserved = 0
         self.history: tuple[Hashable, ...] = ()
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Which storage it reads and how much of it; another place means other keys and values."""
+        return self._store.tensor.data_ptr(), self.length
+
     def fork(self) -> Context:
         """A branch that goes on from here; its parent never notices. Copies nothing."""
         child = object.__new__(Context)

@@ -19,11 +19,12 @@ from torch import Tensor
 from bagel.errors import InputError
 from bagel.infer.attention import CacheAttention, FastAttention, Window
 from bagel.infer.context import Context
+from bagel.infer.flow_step import FlowSteps
 from bagel.infer.token_step import MOST_CONTEXTS, TokenStep
 from bagel.model.attention import Attend
 from bagel.model.bagel import BagelModel
 from bagel.model.kernels import has_triton
-from bagel.pack import PackRules, Part, TextPart, pack
+from bagel.pack import LatentPart, Pack, PackRules, Part, TextPart, pack
 from bagel.sequence import Span
 
 
@@ -59,10 +60,11 @@ class Engine:
 
     model: BagelModel
     rules: PackRules
-    max_tokens: int = 16384
+    max_tokens: int = 16640
     fast: bool = True
     passes: int = field(default=0, init=False)
     _token_step: TokenStep | None = field(default=None, init=False, repr=False)
+    _flow_steps: FlowSteps | None = field(default=None, init=False, repr=False)
 
     def new_context(self) -> Context:
         return Context(self.model.config.llm, self.model.dtype, self.model.device)
@@ -95,21 +97,34 @@ class Engine:
         self.passes += 1
         if self._writes_only(reads):
             return self._write_step(reads)
-        samples, start = [[read.part] for read in reads], [read.context.position for read in reads]
-        inputs = pack(samples, self.rules, start)
-        windows = [
-            Window(reads[span.sample].context.reserve(_length(span)), reads[span.sample].context.length, span)
-            for span in inputs.layout.spans
-        ]
+        if self._denoises_only(reads):
+            return self._flow_step(reads)
+        inputs, windows = self._prepare(reads)
         inputs = inputs.to(self.model.device)
+        attention: Attend = CacheAttention(windows)
         if self._fast():
-            attention: Attend = FastAttention(windows, inputs.layout.num_und, self.model.device)
-        else:
-            attention = CacheAttention(windows)
+            attention = FastAttention(windows, inputs.layout.num_und, self.model.device)
         und, gen = self.model(inputs, attention)
         for read in reads:
             _advance(read)
         return [Seen(und[s.und.stop - 1 : s.und.stop], gen[s.gen]) for s in inputs.layout.spans]
+
+    def _prepare(self, reads: Sequence[Read]) -> tuple[Pack, list[Window]]:
+        """The reads as a pack, and a place in its context's storage for each."""
+        inputs = pack([[read.part] for read in reads], self.rules, [read.context.position for read in reads])
+        return inputs, [
+            Window(reads[span.sample].context.reserve(_length(span)), reads[span.sample].context.length, span)
+            for span in inputs.layout.spans
+        ]
+
+    def _denoises_only(self, reads: Sequence[Read]) -> bool:
+        return self._fast() and all(isinstance(r.part, LatentPart) and r.part.noised and not r.keep for r in reads)
+
+    def _flow_step(self, reads: Sequence[Read]) -> list[Seen]:
+        self._flow_steps = self._flow_steps or FlowSteps(self.model)
+        latents = [(read.context, read.part) for read in reads if isinstance(read.part, LatentPart)]
+        gen = self._flow_steps(latents, lambda: self._prepare(reads))
+        return [Seen(gen[:0], part) for part in gen.split([len(part.latents) for _, part in latents])]
 
     def _writes_only(self, reads: Sequence[Read]) -> bool:
         """Whether every read is one token of text, on a device where that step can be captured."""
