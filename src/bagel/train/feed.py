@@ -52,6 +52,7 @@ class Feed:
     def take(self, count: int) -> list[Ready]:
         """The packs of a step. What the side stream made may be used from here on; memory freed in the step
         before may be written again by the next `ahead`."""
+        self._safe = None  # packs that are missing now are made after all that was launched
         self.ahead(count)
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
         if self._side:
@@ -61,8 +62,9 @@ class Feed:
 
     def ahead(self, count: int) -> None:
         """Prepares packs until `count` are ready. The packs of the present step must still be referred to."""
-        if self._side and self._safe:
-            self._side.wait_event(self._safe)
+        if self._side and len(self._waiting) < count:
+            current = torch.cuda.current_stream()
+            self._side.wait_event(self._safe) if self._safe else self._side.wait_stream(current)
         while len(self._waiting) < count:
             start = time.perf_counter()
             pack = next(self._packs)

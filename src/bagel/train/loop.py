@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import signal
@@ -23,6 +24,9 @@ from bagel.train.freeze import UndFrozen
 from bagel.train.log import Reporter, flops, memory_gib, peak_flops
 from bagel.train.loss import Counts, errors, sums, total
 from bagel.train.setup import Setup, prepare
+
+COLLECT_EVERY = 500
+"""Steps between collections of Python's garbage."""
 
 
 def run(config_path: str | Path, overrides: Sequence[str] = ()) -> None:
@@ -47,6 +51,8 @@ def train(config: TrainConfig, data: Data | None = None) -> None:
                 reporter.say(f"going on after step {step}")
             Trainer(setup, reporter, stop, step).run()
     finally:
+        gc.enable()
+        gc.unfreeze()
         parallel.stop(world)
 
 
@@ -126,6 +132,8 @@ class Trainer:
     def run(self) -> None:
         ended = self.number >= self.config.steps
         self.reporter.seconds()
+        gc.freeze()
+        gc.disable()  # ranks that collect at different times wait for each other
         while not ended:
             done, ended, save = self.step()
             self._read()
@@ -137,6 +145,8 @@ class Trainer:
             self._tell(self.setup.checkpoints.poll())
             if self.config.samples.every and self.number % self.config.samples.every == 0:
                 self._sample()
+            if self.number % COLLECT_EVERY == 0:
+                gc.collect()
         problem = self.setup.checkpoints.finish()
         if problem:
             raise TrainError(problem)

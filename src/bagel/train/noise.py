@@ -25,12 +25,11 @@ class LatentEncoder:
     """The frozen VAE over packs. Every picture is encoded alone in effect (pictures of one size go together);
     `padded` is upstream's way, as one zero-padded batch, and takes the posterior's mean."""
 
-    def __init__(self, vae: VAE, part: LatentsPart, patch: int, compiled: bool = False) -> None:
+    def __init__(self, vae: VAE, part: LatentsPart, patch: int) -> None:
         self.vae, self.part, self.patch = vae, part, patch
         self._cache = _Cache(Path(part.cache), vae) if part.cache else None
-        if compiled:
-            vae.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            vae.encoder.forward = torch.compile(vae.encoder.forward, dynamic=True)  # type: ignore[method-assign]
+        if next(vae.parameters()).is_cuda:  # as inference does, so that sampling changes nothing
+            vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.no_grad()
     def __call__(self, batch: TrainPack) -> Tensor:

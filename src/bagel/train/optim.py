@@ -80,8 +80,12 @@ def clip(parameters: Mapping[str, nn.Parameter], limit: float, optimizer: torch.
     the device. A fused optimiser scales while it updates, and leaves the weights alone where the norm is no
     number."""
     grads = [value.grad for value in parameters.values() if value.grad is not None]
-    norm = whole(nn.utils.get_total_norm(grads, 2.0))
-    if optimizer.defaults.get("fused") and not hasattr(grads[0], "to_local"):
+    sharded = any(hasattr(grad, "to_local") for grad in grads)
+    if sharded:
+        norm = whole(nn.utils.get_total_norm(grads, 2.0)).float()
+    else:
+        norm = torch.stack(torch._foreach_norm(grads, 2.0, dtype=torch.float32)).norm()
+    if isinstance(optimizer, MasterAdamW) or (optimizer.defaults.get("fused") and not sharded):
         optimizer.grad_scale = ((norm + 1e-6) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
         optimizer.found_inf = (~norm.isfinite()).to(norm.dtype)  # type: ignore[attr-defined]
     else:

@@ -63,14 +63,13 @@ def prepare(config: TrainConfig, world: World, data: Data | None = None) -> Setu
     vae.to(parallel.compute_dtype(config.parallel, world.device)).to_empty(device=world.device)
     start.fill(vae, VAE_PREFIX)
     parameters = optim.trained(model)
-    compiled = parallel.is_compiled(config.parallel, world.device)
     return Setup(
         config=config,
         world=world,
         checkpoint=Checkpoint(start.config, model, vae, start.tokenizer),
         start=start,
         data=data,
-        encoder=LatentEncoder(vae, config.latents, start.config.latent_patch_size, compiled),
+        encoder=LatentEncoder(vae, config.latents, start.config.latent_patch_size),
         parameters=parameters,
         optimizer=optim.make(parameters, config.optim),
         ema=optim.Ema(parameters, config.optim.ema) if config.optim.ema else None,

@@ -57,14 +57,13 @@ def _setup(
     randomise(model)
     randomise(vae)
     parameters = optim.trained(model)
-    compiled = parallel.is_compiled(settings.parallel, world.device)
     return Setup(
         config=settings,
         world=world,
         checkpoint=Checkpoint(start.config, model, vae, start.tokenizer),
         start=start,
         data=packs,
-        encoder=LatentEncoder(vae, settings.latents, config.latent_patch_size, compiled),
+        encoder=LatentEncoder(vae, settings.latents, config.latent_patch_size),
         parameters=parameters,
         optimizer=_optimizer(parameters, settings.optim, optimizer),
         ema=None,
