@@ -85,10 +85,11 @@ class FastAttention:
             keys, values = window.store.layer(layer)
             begin = window.at + window.und
             keys[begin : window.end], values[begin : window.end] = gen.k[window.span.gen], gen.v[window.span.gen]
+        for window in self.runs:  # all is written before anyone looks: a context may have several spans here
+            write_span(window, layer, und, gen)
         und_seen = self._single_rows(layer, und)
         for window in self.runs:
-            (mine, _) = write_span(window, layer, und, gen)
-            und_seen[window.span.und] = self._look(window, layer, mine.q)
+            und_seen[window.span.und] = self._look(window, layer, und.q[window.span.und])
         pictures = [self._look(window, layer, gen.q[window.span.gen]) for window in self.latents]
         if not pictures:
             return und_seen, gen.q

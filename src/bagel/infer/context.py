@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Hashable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bagel.model.config import LLMConfig
+from bagel.sequence import Segment
 
 _GRAIN = 256
 
@@ -38,6 +40,17 @@ class Store:
         return self.tensor[index, 0], self.tensor[index, 1]
 
 
+class Mark(NamedTuple):
+    """How far a context has read: see `Context`."""
+
+    length: int
+    position: int
+    history: tuple[Hashable, ...]
+
+    def after(self, segment: Segment, what: Hashable) -> Mark:
+        return Mark(self.length + segment.length, self.position + segment.positions, (*self.history, what))
+
+
 class Context:
     """A place in a conversation. `length`: tokens kept; `position`: the next rotary position; `history`:
     what was read, so that two contexts can be told equal."""
@@ -54,11 +67,15 @@ class Context:
         """Which storage it reads and how much of it; another place means other keys and values."""
         return self._store.tensor.data_ptr(), self.length
 
-    def fork(self) -> Context:
-        """A branch that goes on from here; its parent never notices. Copies nothing."""
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.length, self.position, self.history)
+
+    def fork(self, at: Mark | None = None) -> Context:
+        """A branch that goes on from here, or from an earlier mark; its parent never notices. Copies nothing."""
         child = object.__new__(Context)
         child._config, child._store = self._config, self._store
-        child.length, child.position, child.history = self.length, self.position, self.history
+        child.length, child.position, child.history = at or self.mark
         child._reserved = 0
         child._store.contexts.add(child)
         return child
@@ -74,11 +91,9 @@ class Context:
         self._reserved = end
         return self._store
 
-    def advance(self, tokens: int, positions: int, what: Hashable) -> None:
+    def advance(self, segment: Segment, what: Hashable) -> None:
         """Keeps what the last pass wrote."""
-        self.length += tokens
-        self.position += positions
-        self.history += (what,)
+        self.length, self.position, self.history = self.mark.after(segment, what)
 
     def _move(self, needed: int) -> None:
         old = self._store

@@ -28,6 +28,7 @@ from bagel.options import ImageOptions, TextOptions, need
 from bagel.pack import LatentPart, PackRules, TextPart, VitPart
 from bagel.tokens import THINK_PROMPT
 
+Input = str | Image.Image
 _pictures_read = itertools.count()
 
 
@@ -98,18 +99,28 @@ class Conversation:
 
     # --- reading -----------------------------------------------------------------------------------------
 
+    def read_inputs(self, inputs: Sequence[Input], *, latents: bool, think: str | None = None) -> Job:
+        """All inputs in order, behind the system prompt for thinking before `think` ("text" or "image"). latents:
+        a picture is read as clean latents too, which drawing needs, before its ViT features."""
+        if think:
+            yield from self.read_text(THINK_PROMPT[think], is_input=False)
+        batch: list[Input] = []
+        for item in inputs:
+            # Texts that no_image shares with cond must be read before a picture parts the two.
+            if not isinstance(item, str) and batch and isinstance(batch[-1], str) and self._shares_texts():
+                yield from self._read_in_one_pass(batch, latents)
+                batch = []
+            batch.append(item)
+        if batch:
+            yield from self._read_in_one_pass(batch, latents)
+
     def read_text(self, text: str, *, is_input: bool = True) -> Job:
         """`is_input` false: a text that guidance never takes away (a system prompt, the model's own answer)."""
-        before = self.cond.fork()
-        part = TextPart(self.runtime.checkpoint.tokenizer.segment(text))
-        if self.no_image.history == self.cond.history:
-            answer: list[Seen] = yield [Read(self.cond, part)]
-            self.no_image = self.cond.fork()
-        else:
-            answer = yield [Read(self.cond, part), Read(self.no_image, part)]
-        self.last = answer[0].last
-        if is_input:
-            self.no_text = before
+        yield from self._read_in_one_pass([text], latents=False, is_input=is_input)
+
+    def read_image(self, image: Image.Image, *, latents: bool = True) -> Job:
+        """An RGB picture, as in `read_inputs`."""
+        yield from self._read_in_one_pass([image], latents)
 
     def read_thought(self, text: str) -> Job:
         """The thought is read as text, tokenised again, by cond alone."""
@@ -117,23 +128,41 @@ class Conversation:
         answer: list[Seen] = yield [Read(self.cond, part)]
         self.last = answer[0].last
 
-    def read_image(self, image: Image.Image, *, latents: bool = True) -> Job:
-        """An RGB picture: for drawing its clean latents, then in any case its ViT features."""
-        image = resize(image, self.runtime.checkpoint.config.images.vae)
-        name = next(_pictures_read)
-        reads = [Read(self.cond, self.runtime.encode(image), what=("latents", name))] if latents else []
-        reads.append(Read(self.cond, self.runtime.look(image), what=("vit", name)))
-        answer: list[Seen] = yield reads
-        self.last = answer[-1].last
-        self.no_text = self.cond.fork()
-        self.size = image.height, image.width
+    def _shares_texts(self) -> bool:
+        """Whether cond has read texts alone, so that no_image is the same."""
+        return self.no_image.history == self.cond.history
 
-    def read_inputs(self, inputs: Sequence[str | Image.Image], *, latents: bool, think: str | None) -> Job:
-        """All inputs in order, behind the system prompt for thinking before `think` ("text" or "image")."""
-        if think:
-            yield from self.read_text(THINK_PROMPT[think], is_input=False)
-        for item in inputs:
-            yield from (self.read_text(item) if isinstance(item, str) else self.read_image(item, latents=latents))
+    def _read_in_one_pass(self, items: Sequence[Input], latents: bool, is_input: bool = True) -> Job:
+        """Texts in front of a picture, where no_image still shares them, are not in one batch with it."""
+        mine: list[Read] = []
+        no_image: list[Read] = []
+        mark, no_text, parted = self.cond.mark, self.no_text.mark, not self._shares_texts()
+        owner = self.no_text
+        for item in items:
+            before, reads = mark, self._reads(item, latents)
+            for read in reads:
+                mark = mark.after(read.part.segment, read.name)
+            mine += reads
+            is_text = isinstance(item, str)
+            if not is_text or is_input:
+                owner, no_text = self.cond, before if is_text else mark
+            if is_text and parted:
+                no_image += [Read(self.no_image, read.part) for read in reads]
+            parted = parted or not is_text
+        answer: list[Seen] = yield [*mine, *no_image]
+        self.last = answer[len(mine) - 1].last
+        self.no_text = owner.fork(no_text)
+        if not parted:
+            self.no_image = self.cond.fork()
+
+    def _reads(self, item: Input, latents: bool) -> list[Read]:
+        runtime = self.runtime
+        if isinstance(item, str):
+            return [Read(self.cond, TextPart(runtime.checkpoint.tokenizer.segment(item)))]
+        image, name = resize(item, runtime.checkpoint.config.images.vae), next(_pictures_read)
+        self.size = image.height, image.width
+        reads = [Read(self.cond, runtime.encode(image), what=("latents", name))] if latents else []
+        return [*reads, Read(self.cond, runtime.look(image), what=("vit", name))]
 
     # --- writing and drawing -------------------------------------------------------------------------------
 

@@ -25,7 +25,6 @@ from bagel.model.attention import Attend
 from bagel.model.bagel import BagelModel
 from bagel.model.kernels import has_triton
 from bagel.pack import LatentPart, Pack, PackRules, Part, TextPart, pack
-from bagel.sequence import Span
 
 
 @dataclass(eq=False)
@@ -37,6 +36,10 @@ class Read:
     part: Part
     keep: bool = True
     what: Hashable = None
+
+    @property
+    def name(self) -> Hashable:
+        return tuple(self.part.ids) if isinstance(self.part, TextPart) else self.what
 
 
 class Seen(NamedTuple):
@@ -71,12 +74,12 @@ class Engine:
 
     @torch.inference_mode()
     def forward(self, reads: Sequence[Read]) -> list[Seen]:
-        """One answer a read, in order. Two reads of one context in one call are read one after the other.
+        """One answer a read, in order. Several reads of one context are read one behind the other, in one pass
+        where it has room.
 
         Raises InputError where a context would grow beyond the positions that the model knows.
         """
-        for read in reads:
-            self._check_positions(read)
+        self._check_positions(reads)
         return [seen for batch in self._batches(reads) for seen in self._pass(batch)]
 
     def _batches(self, reads: Sequence[Read]) -> Iterator[list[Read]]:
@@ -84,8 +87,9 @@ class Engine:
         tokens = 0
         for read in reads:
             length = read.part.segment.length
-            repeated = any(read.context is other.context for other in batch)
-            if batch and (repeated or tokens + length > self.max_tokens):
+            # Something read and not kept must not be seen by what the same context reads next.
+            clash = any(read.context is other.context and not (read.keep and other.keep) for other in batch)
+            if batch and (clash or tokens + length > self.max_tokens):
                 yield batch
                 batch, tokens = [], 0
             batch.append(read)
@@ -107,15 +111,22 @@ class Engine:
         und, gen = self.model(inputs, attention)
         for read in reads:
             _advance(read)
-        return [Seen(und[s.und.stop - 1 : s.und.stop], gen[s.gen]) for s in inputs.layout.spans]
+        return [Seen(und[w.span.und.stop - 1 : w.span.und.stop], gen[w.span.gen]) for w in windows]
 
     def _prepare(self, reads: Sequence[Read]) -> tuple[Pack, list[Window]]:
-        """The reads as a pack, and a place in its context's storage for each."""
-        inputs = pack([[read.part] for read in reads], self.rules, [read.context.position for read in reads])
-        return inputs, [
-            Window(reads[span.sample].context.reserve(_length(span)), reads[span.sample].context.length, span)
-            for span in inputs.layout.spans
-        ]
+        """The reads as a pack, a sample for each context, and for each read its place in the context's storage."""
+        by_context: dict[Context, list[Read]] = {}
+        for read in reads:
+            by_context.setdefault(read.context, []).append(read)
+        samples = [[read.part for read in group] for group in by_context.values()]
+        inputs = pack(samples, self.rules, [context.position for context in by_context])
+        spans, windows = iter(inputs.layout.spans), {}
+        for context, group in by_context.items():
+            store, at = context.reserve(sum(read.part.segment.length for read in group)), context.length
+            for read in group:
+                windows[read] = Window(store, at, next(spans))
+                at = windows[read].end
+        return inputs, [windows[read] for read in reads]
 
     def _denoises_only(self, reads: Sequence[Read]) -> bool:
         return self._fast() and all(isinstance(r.part, LatentPart) and r.part.noised and not r.keep for r in reads)
@@ -147,9 +158,13 @@ class Engine:
             _advance(read)
         return [Seen(stream[i : i + 1], stream[:0], logits[i : i + 1]) for i in range(len(reads))]
 
-    def _check_positions(self, read: Read) -> None:
+    def _check_positions(self, reads: Sequence[Read]) -> None:
         limit = self.model.config.llm.max_position_embeddings
-        end = read.context.position + max(read.part.segment.positions, 1)
+        ends: dict[Context, int] = {}
+        for read in reads:
+            used = read.part.segment.positions if read.keep else 1
+            ends[read.context] = ends.get(read.context, read.context.position) + max(used, 1)
+        end = max(ends.values(), default=0)
         if end > limit:
             raise InputError(
                 f"the context would need {end:,} positions, the model knows {limit:,} "
@@ -159,13 +174,7 @@ class Engine:
 
 def _advance(read: Read) -> None:
     if read.keep:
-        segment = read.part.segment
-        what = tuple(read.part.ids) if isinstance(read.part, TextPart) else read.what
-        read.context.advance(segment.length, segment.positions, what)
-
-
-def _length(span: Span) -> int:
-    return (span.und.stop - span.und.start) + (span.gen.stop - span.gen.start)
+        read.context.advance(read.part.segment, read.name)
 
 
 def run(engine: Engine, jobs: Sequence[Job]) -> Iterator[tuple[int, Any]]:

@@ -21,7 +21,7 @@ from bagel.infer.context import Context
 from bagel.model.bagel import BagelModel
 from bagel.pack import LatentPart, Pack
 
-MOST_CAPTURED_TOKENS = 6144
+MOST_CAPTURED_TOKENS = 4000
 """A pass with more latent tokens keeps the GPU busy while its kernels are launched, and is not captured."""
 
 Prepare = Callable[[], tuple[Pack, Sequence[Window]]]
@@ -30,16 +30,17 @@ Prepare = Callable[[], tuple[Pack, Sequence[Window]]]
 class FlowStep:
     """A prepared pass. The first call runs it, the second captures it where it is small, the rest replay."""
 
-    def __init__(self, model: BagelModel, inputs: Pack, windows: Sequence[Window], pool: Any) -> None:
-        self.model, self.pool = model, pool
+    def __init__(self, model: BagelModel, inputs: Pack, windows: Sequence[Window]) -> None:
+        self.model = model
         self.inputs = replace(inputs.to(model.device), times=torch.empty_like(inputs.times, device=model.device))
         self.attention = FastAttention(windows, inputs.layout.num_und, model.device)
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._out: Tensor | None = None
 
-    def __call__(self, latents: Sequence[Tensor], times: Sequence[float]) -> Tensor:
-        """latents: float32 [., Z] of each image, on the GPU; -> the residual stream of all of them [G, D]."""
+    def __call__(self, latents: Sequence[Tensor], times: Sequence[float], pool: Any) -> Tensor:
+        """latents: float32 [., Z] of each image, on the GPU; -> the residual stream of all of them [G, D]. pool:
+        memory that a capture may share with other graphs, which never run at the same time."""
         assert self.inputs.latents is not None
         torch.cat(list(latents), out=self.inputs.latents)
         self.inputs.times.copy_(torch.tensor(times))
@@ -49,11 +50,15 @@ class FlowStep:
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
             torch.cuda.synchronize()
-            with torch.cuda.graph(self._graph, pool=self.pool):
+            with torch.cuda.graph(self._graph, pool=pool):
                 self._out = self._run()
         self._graph.replay()
         assert self._out is not None
         return self._out.clone()
+
+    @property
+    def pool(self) -> Any:
+        return self._graph.pool() if self._out is not None and self._graph is not None else None
 
     def _run(self) -> Tensor:
         return self.model(self.inputs, self.attention)[1]
@@ -66,14 +71,13 @@ class FlowSteps:
 
     def __init__(self, model: BagelModel) -> None:
         self.model = model
-        self._pool = torch.cuda.graph_pool_handle()  # one for all graphs, since they never run at once
         self._steps: OrderedDict[Hashable, FlowStep] = OrderedDict()
 
     def __call__(self, reads: Sequence[tuple[Context, LatentPart]], prepare: Prepare) -> Tensor:
         key = tuple((id(context), context.place, part.grid) for context, part in reads)
         step = self._steps.get(key)
         if step is None:
-            step = self._steps[key] = FlowStep(self.model, *prepare(), self._pool)
+            step = self._steps[key] = FlowStep(self.model, *prepare())
             # Preparing may have moved contexts to storage of their own.
             moved = tuple((id(context), context.place, part.grid) for context, part in reads)
             self._steps[moved] = self._steps.pop(key)
@@ -81,4 +85,8 @@ class FlowSteps:
                 weakref.finalize(context, self._steps.pop, moved, None).atexit = False
             while len(self._steps) > self.most:
                 self._steps.popitem(last=False)
-        return step([part.latents for _, part in reads], [part.time for _, part in reads])
+        return step([part.latents for _, part in reads], [part.time for _, part in reads], self._pool())
+
+    def _pool(self) -> Any:
+        """The memory of a graph that still lives; a pool ends with its last graph."""
+        return next((step.pool for step in self._steps.values() if step.pool is not None), None)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bagel.devices import generator_for
 from bagel.infer.context import Context
 from bagel.infer.engine import Job, Read, Seen
 from bagel.infer.reuse import TaylorSeer
@@ -127,5 +128,5 @@ def _first_equal(name: str, contexts: Mapping[str, Context]) -> str:
 def noise_for(grid: tuple[int, int], width: int, seed: int) -> Tensor:
     """Normal noise float32 [G, Z], drawn on the CPU by a generator of its own, so that a seed means the same
     picture on every device; the global generator is not touched."""
-    generator = torch.Generator("cpu").manual_seed(seed)
-    return torch.randn(grid[0] * grid[1], width, generator=generator, dtype=torch.float32, device="cpu")
+    shape = grid[0] * grid[1], width
+    return torch.randn(shape, generator=generator_for(seed), dtype=torch.float32, device="cpu")

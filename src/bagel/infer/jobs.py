@@ -7,15 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 
 from bagel.errors import InputError
-from bagel.infer.conversation import Conversation, Runtime
+from bagel.infer.conversation import Conversation, Input, Runtime
 from bagel.infer.engine import Job
 from bagel.infer.result import ImageDone, Result, TextDone
 from bagel.options import ImageOptions, TextOptions
-
-Input = str | Image.Image
 
 
 def seed_of(options: ImageOptions | TextOptions) -> int:

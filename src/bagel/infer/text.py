@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bagel.devices import generator_for
 from bagel.infer.context import Context
 from bagel.infer.engine import Job, Read, Seen
 from bagel.model.bagel import BagelModel
@@ -31,7 +32,7 @@ class Sampler:
 
     def __init__(self, do_sample: bool, temperature: float, seed: int, device: torch.device) -> None:
         self.temperature = temperature if do_sample else None
-        self.generator = torch.Generator(device).manual_seed(seed) if do_sample else None
+        self.generator = generator_for(seed, device) if do_sample else None
 
     def __call__(self, logits: Tensor) -> int:
         """logits [1, V] -> an id."""
