@@ -65,3 +65,10 @@ def pick_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise InputError(f"dtype {name!r} is unknown; use auto, {', '.join(DTYPES)}.")
     return DTYPES[name]
+
+
+def generator_for(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own. On the CPU PyTorch looks at the lower 32 bits of a seed alone; the upper ones are
+    folded in, so that 1 and 1 + 2**32 draw different numbers. Smaller seeds are as they are everywhere."""
+    upper = seed >> 32
+    return torch.Generator(device).manual_seed(seed ^ (upper * 0x9E3779B1) % 2**32 if upper else seed)
