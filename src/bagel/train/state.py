@@ -105,7 +105,8 @@ class Checkpoints:
         import torch.distributed.checkpoint as dcp
 
         stored = set(dcp.FileSystemReader(path).read_metadata().state_dict_metadata)
-        missing, surplus = sorted(tensors.keys() - stored), sorted(stored - tensors.keys())
+        wanted = {name for rank in self.world.gather(list(tensors)) for name in rank}
+        missing, surplus = sorted(wanted - stored), sorted(stored - wanted)
         if missing or surplus:
             raise CheckpointError(
                 f"{path} was saved with other settings (freeze, lora, optim.name or optim.ema): it lacks "
