@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
+from bagel.app import train_cli
 from bagel.app.knobs import flags_of, options_from, whole_number
 from bagel.errors import BagelError, InputError
 from bagel.options import ImageOptions, TextOptions, settle
@@ -289,6 +290,9 @@ def _stdin() -> str:
         return Text(sys.stdin.read().strip())
     except UnicodeDecodeError as error:
         raise InputError(f"what stdin gives is no text ({error}); send it as UTF-8.") from None
+
+
+train_cli.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

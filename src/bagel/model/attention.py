@@ -93,7 +93,8 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
 
     call = flex_attention if torch.compiler.is_compiling() else _compiled_flex()
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-    return call(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])[0].transpose(0, 1)
+    out: Tensor = call(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])  # type: ignore[operator]
+    return out[0].transpose(0, 1)
 
 
 @functools.cache

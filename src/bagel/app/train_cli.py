@@ -1,0 +1,131 @@
+"""The commands around training: train, export, data check, bench train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from bagel.errors import InputError
+
+
+def register(app: App) -> None:
+    """Adds the commands to the command line."""
+    app.command(train)
+    app.command(export)
+    data = App(name="data", help="Look at training data before a GPU is touched.")
+    data.command(check)
+    app.command(data)
+    bench = App(name="bench", help="Measure this machine.")
+    bench.command(bench_train, name="train")
+    app.command(bench)
+
+
+def train(config: Path, *overrides: str) -> None:
+    """Train, or go on from the newest checkpoint of the run: bagel train configs/sft.yaml run=runs/mine
+
+    Alone or under torchrun.
+
+    Parameters
+    ----------
+    config:
+        YAML file; the ones in configs/ hold the paper's stages.
+    overrides:
+        KEY=VALUE, on top of the file: steps=100 optimizer.lr=1e-5.
+    """
+    from bagel.train.loop import run
+
+    run(config, overrides)
+
+
+def export(
+    source: Path,
+    out: Path,
+    *,
+    base: Path | None = None,
+    ema: bool = True,
+    step: int | None = None,
+    dtype: str | None = None,
+) -> None:
+    """Write a whole official-layout folder: bagel export runs/mine models/mine
+
+    Parameters
+    ----------
+    source:
+        A run folder, an adapter folder, or a folder or safetensors file with some or all tensors.
+    out:
+        Folder to write.
+    base:
+        Folder that what is missing comes from; a run knows its own.
+    ema:
+        The running mean of the weights, where the run has one.
+    step:
+        A checkpoint of the run; its newest if not given.
+    dtype:
+        bf16, fp16 or fp32; the base's if not given.
+    """
+    from bagel.train import export as exports
+
+    done = exports.export(source, out, base=base, ema=ema, step=step, dtype=dtype)
+    print(f"{done.folder}  ({done.replaced} tensors from {source}, {done.kept} from the base, {done.dtype})")
+
+
+def check(
+    config: Path,
+    *,
+    model: Annotated[str, Parameter(name=["--model", "-m"], env_var="BAGEL_MODEL")] = "mini",
+    rows: int | None = 200,
+    sheets: Path | None = None,
+) -> None:
+    """Check data sets against their schema and the model's limits: bagel data check data.yaml -m models/BAGEL-7B-MoT
+
+    Parameters
+    ----------
+    config:
+        YAML file with `data`, as for `bagel train`, or what stands under it.
+    model:
+        The model that is to be trained; its sizes are the limits.
+    rows:
+        Rows of each data set to look at; 0 looks at all.
+    sheets:
+        Folder for a contact sheet of each data set's first samples.
+    """
+    from bagel.checkpoint import read_config
+    from bagel.data import DataConfig, validate
+    from bagel.infer.pipeline import find_model
+    from bagel.tokens import Tokenizer
+
+    folder = find_model(model)
+    data = DataConfig.from_dict(_data_part(config))
+    report = validate(data, read_config(folder), Tokenizer.from_folder(folder), rows=rows or None, sheets=sheets)
+    print(report)
+    report.raise_if_bad()
+
+
+def _data_part(path: Path) -> dict[str, object]:
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML ({error}); correct the file.") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} must hold an object with `data`, or the datasets themselves.")
+    data = found.get("data", found)
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: data must be an object.")
+    return data
+
+
+def bench_train(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
+    """Speed of training on this device: bagel bench train --lora (its flags: bagel bench train -- --help)
+
+    Parameters
+    ----------
+    arguments:
+        Flags of the benchmark.
+    """
+    from bagel.train.bench.__main__ import main
+
+    main(list(arguments))
