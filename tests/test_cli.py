@@ -111,7 +111,7 @@ BAD_KNOBS = [
     (["--device", "tpu"], 1, "device 'tpu' is unknown"),
     (["--device", "meta"], 1, "device 'meta' is unknown"),
     (["--dtype", "int8"], 1, "dtype 'int8' is unknown"),
-    (["--precision", "int8"], 1, "precision 'int8' is unknown"),
+    (["--precision", "int3"], 1, "precision 'int3' is unknown"),
     (["-m", "nowhere"], 1, "no model folder nowhere"),
     (["-m", ""], 1, "the model is ''"),
     (["-m", "x" * 5000], 1, "no path of a model folder"),
