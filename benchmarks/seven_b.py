@@ -23,7 +23,7 @@ from bagel import Bagel, checkpoint
 from bagel.infer.conversation import Runtime
 from bagel.infer.pipeline import find_model
 from bagel.model.config import LLMConfig, ModelConfig, ViTConfig
-from bagel.model.fp8 import quantise_decoder
+from bagel.model.quantise import quantise
 from bagel.tokens import Tokenizer
 
 CONFIG = ModelConfig(
@@ -91,7 +91,7 @@ def main() -> None:
     if arguments.folder:
         made = written_and_loaded(made, arguments.folder, device)
     if arguments.fp8:
-        quantise_decoder(made.model.decoder)
+        quantise(made.model, "fp8")
     bagel = Bagel(Runtime.of(made))
     bagel.runtime.engine.fast = not arguments.plain
     image, steps = picture(), arguments.timesteps

@@ -21,7 +21,7 @@ MODULES = {
 
 BASE = {"errors", "options", "sequence"}
 MODEL = BASE | {"tokens", "images", "pack", "model"}
-LOADED = MODEL | {"checkpoint", "devices", "lora", "lora_files"}
+LOADED = MODEL | {"checkpoint", "packed_files", "devices", "lora", "lora_files"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "version": set(),
@@ -34,19 +34,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": MODEL,
     "tensor_files": {"errors"},
     "misfit": set(),
-    "checkpoint": {"model", "tokens", "tensor_files", "misfit", "errors"},
+    "packed_files": {"model", "tensor_files", "errors"},
+    "checkpoint": {"model", "tokens", "tensor_files", "packed_files", "misfit", "errors"},
+    "memory": LOADED | {"memory", "tensor_files"},
     "lora": {"checkpoint", "model", "errors"},
     "lora_files": {"lora", "checkpoint", "model", "errors"},
     "hub_clients": {"errors"},
     "hub_bars": {"errors", "hub_clients"},
     "hub": {"errors", "hub_clients", "hub_bars"},
-    "infer": LOADED | {"infer", "hub"},
+    "infer": LOADED | {"infer", "hub", "memory"},
     "data": {"data", "sequence", "pack", "tokens", "images", "errors", "model.config"},
     "train": LOADED | {"train", "data", "infer", "version"},
     "world": BASE | {"world", "images"},
     "eval": {"eval", "infer", "options", "errors", "world", "version"},
     # A command is thin and calls its room; the model itself is reached through `infer`.
-    "app": {"app", "infer", "options", "errors", "hub", "checkpoint", "version", "model.config"}
+    "app": {"app", "infer", "memory", "options", "errors", "hub", "checkpoint", "version", "model.config"}
     | {"data", "train", "world", "eval"},
     "": {"errors", "options", "infer", "version"},
 }

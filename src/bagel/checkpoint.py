@@ -7,6 +7,7 @@ the memory-mapped files. Nothing is unpickled.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import defaultdict
@@ -24,9 +25,10 @@ from bagel.errors import CheckpointError
 from bagel.misfit import VAE_CAUSE, cause_of
 from bagel.model.bagel import BagelModel
 from bagel.model.config import ModelConfig
-from bagel.model.fp8 import quantise_linear
 from bagel.model.layers import sine_half_table
+from bagel.model.quantise import is_quantised, precision_of, quantised, replace_module
 from bagel.model.vae import VAE
+from bagel.packed_files import PACKED, fill_packed, packed_metadata, packed_tensors
 from bagel.tensor_files import TensorFiles, shortened
 from bagel.tokens import Tokenizer
 
@@ -37,6 +39,9 @@ COMPUTED = {"latent_pos_embed.pos_embed", "vit_pos_embed.pos_embed"}
 
 Report = Callable[[int, int], None]
 """Called with (bytes read so far, bytes in all) while loading."""
+
+Place = Callable[[str], torch.device]
+"""Where a parameter lies, by its name; the autoencoder's begin with `vae.`."""
 
 
 @dataclass
@@ -50,42 +55,55 @@ class Checkpoint:
 
 
 def load(
-    folder: Path, device: torch.device, dtype: torch.dtype, report: Report | None = None, *, fp8: bool = False
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    report: Report | None = None,
+    *,
+    precision: str | None = None,
+    place: Place | None = None,
 ) -> Checkpoint:
-    """Loads an official folder (or one with `model.safetensors`, or sharded with an index). fp8: the decoder's
-    products are quantised one by one as they are read, so that memory never holds more than one unquantised.
+    """Loads an official folder (or one with `model.safetensors`, or sharded with an index), or a packed one.
+
+    precision: fp8, int8 or nf4; products are quantised on `device` one by one as they are read, so that memory
+    never holds more than one unquantised. place: where a parameter lies afterwards, by its name; else `device`.
 
     Raises CheckpointError, once, with all that is wrong with the tensors and the likely cause.
     """
-    config = read_config(folder)
-    tokenizer = Tokenizer.from_folder(folder)
+    config, tokenizer = read_config(folder), read_tokenizer(folder)
+    model, vae = build(config, len(tokenizer))
+    where = place or (lambda name: device)
+    vae_weights = TensorFiles([folder / VAE_WEIGHTS])
+    vae_pieces = {name: Piece(name, 0, None) for name, _ in vae.named_parameters()}
+    check(vae, vae_pieces, vae_weights, config)
+    if (folder / PACKED).exists():
+        weights = TensorFiles([folder / PACKED])
+        steps = fill_packed(model, weights, folder / PACKED, dtype, where)
+    else:
+        weights = TensorFiles.of_model(folder)
+        model_pieces = pieces(model)
+        check(model, model_pieces, weights, config)
+        steps = _fill_quantising(model, model_pieces, weights, dtype, precision, device, where)
+    vae_dtype = torch.float32 if dtype is torch.float16 else dtype
+    vae_steps = _fill(vae, vae_pieces, vae_weights, vae_dtype, lambda name: where(f"vae.{name}"))
+    total, done = weights.num_bytes + vae_weights.num_bytes, 0
+    for read in itertools.chain(steps, (read for read, _, _ in vae_steps)):
+        done += read
+        if report:
+            report(done, total)
+    model.config = _grown(config, model)
+    return Checkpoint(model.config, model, vae, tokenizer)
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """Raises CheckpointError where it has ids that the model has no rows for."""
+    config, tokenizer = read_config(folder), Tokenizer.from_folder(folder)
     if tokenizer.num_stored > config.llm.vocab_size:
         raise CheckpointError(
             f"the tokenizer in {folder} has ids up to {tokenizer.num_stored - 1}, but vocab_size in llm_config.json is "
             f"{config.llm.vocab_size}: one of them belongs to another model; copy it from the original."
         )
-    model, vae = build(config, len(tokenizer))
-    weights, vae_weights = TensorFiles.of_model(folder), TensorFiles([folder / VAE_WEIGHTS])
-    model_pieces, vae_pieces = (
-        pieces(model),
-        {name: Piece(name, 0, None) for name, _ in vae.named_parameters()},
-    )
-    check(model, model_pieces, weights, config)
-    check(vae, vae_pieces, vae_weights, config)
-    total, done = weights.num_bytes + vae_weights.num_bytes, 0
-    vae_dtype = torch.float32 if dtype is torch.float16 else dtype
-    for module, plan, files, kind in (
-        (model, model_pieces, weights, dtype),
-        (vae, vae_pieces, vae_weights, vae_dtype),
-    ):
-        for read, owner in _fill(module, plan, files, device, kind):
-            done += read
-            if fp8 and isinstance(owner, nn.Linear):
-                quantise_linear(model.decoder, owner)
-            if report:
-                report(done, total)
-    model.config = _grown(config, model)
-    return Checkpoint(model.config, model, vae, tokenizer)
+    return tokenizer
 
 
 def _grown(config: ModelConfig, model: BagelModel) -> ModelConfig:
@@ -230,32 +248,48 @@ def _is_convolution(name: str, stored: tuple[int, ...], wanted: tuple[int, ...])
 
 
 def _fill(
-    module: nn.Module,
-    plan: Mapping[str, Piece],
-    files: TensorFiles,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Iterator[tuple[int, nn.Module]]:
-    """Allocates each parameter and copies its tensors into it; yields each module that is whole now, and the
-    bytes that it took."""
+    module: nn.Module, plan: Mapping[str, Piece], files: TensorFiles, dtype: torch.dtype, where: Place
+) -> Iterator[tuple[int, str, nn.Module]]:
+    """Allocates each parameter and copies its tensors into it; yields the bytes that were read, and the name of
+    the module that is whole now, and the module. Keeps no parameter alive."""
     sources: dict[str, list[tuple[str, Piece]]] = defaultdict(list)
     for name, piece in plan.items():
         sources[piece.parameter].append((name, piece))
-    shared = {id(value): name for name, value in module.named_parameters()}
-    filled: dict[str, nn.Parameter] = {}
-    for owner in list(module.modules()):
+    known = {id(value): name for name, value in module.named_parameters()}
+    for owner_name, owner in list(module.named_modules()):
         read = 0
         for key, empty in list(owner._parameters.items()):
-            if empty is None or id(empty) not in shared:
+            if empty is None or id(empty) not in known:
                 continue
-            name = shared[id(empty)]
-            if name not in filled:
-                value = torch.empty(empty.shape, dtype=dtype, device=device)
-                for source, piece in sources[name]:
-                    read += _copy(files.read(source), value, piece)
-                filled[name] = nn.Parameter(value, requires_grad=False)
-            owner._parameters[key] = filled[name]
-        yield read, owner
+            name = known[id(empty)]
+            value = torch.empty(empty.shape, dtype=dtype, device=where(name))
+            for source, piece in sources[name]:
+                read += _copy(files.read(source), value, piece)
+            owner._parameters[key] = nn.Parameter(value, requires_grad=False)
+            del value
+        yield read, owner_name, owner
+
+
+def _fill_quantising(
+    model: BagelModel,
+    plan: Mapping[str, Piece],
+    files: TensorFiles,
+    dtype: torch.dtype,
+    precision: str | None,
+    device: torch.device,
+    where: Place,
+) -> Iterator[int]:
+    """`_fill`; what is quantised is filled on `device` and goes to its place packed."""
+
+    def at(name: str) -> torch.device:
+        owner = model.get_submodule(name.rpartition(".")[0])
+        return device if precision and is_quantised(model, owner, precision) else where(name)
+
+    for read, name, owner in _fill(model, plan, files, dtype, at):
+        if precision and (packed := quantised(model, owner, precision)) is not None:
+            replace_module(model, owner, packed.to(where(f"{name}.weight")))
+            owner._parameters.clear()  # the walk still holds the module that was replaced
+        yield read
 
 
 @torch.no_grad()
@@ -292,16 +326,22 @@ def published_tensors(model: BagelModel) -> dict[str, Tensor]:
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Writes an official folder: same names, shapes and layout, loadable by the official code; the autoencoder in
-    float32, as upstream keeps it. Each file appears whole or not at all."""
+    float32, as upstream keeps it. A quantised model gives a packed folder (see `bagel.packed_files`), which loads
+    without the original. Each file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     config = _grown(checkpoint.config, checkpoint.model)
     texts = {name: json.dumps(data, indent=1) for name, data in config.to_json().items()}
     for name, text in {**texts, **checkpoint.tokenizer.files()}.items():
         _write(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
     vae = {name: value.detach().float() for name, value in checkpoint.vae.named_parameters()}
-    for name, tensors in ((WEIGHTS, published_tensors(checkpoint.model)), (VAE_WEIGHTS, vae)):
+    precision = precision_of(checkpoint.model)
+    if precision:
+        model = PACKED, packed_tensors(checkpoint.model), packed_metadata(precision)
+    else:
+        model = WEIGHTS, published_tensors(checkpoint.model), {"format": "pt"}
+    for name, tensors, about in (model, (VAE_WEIGHTS, vae, {"format": "pt"})):
         host = {key: value.to("cpu").contiguous() for key, value in tensors.items()}
-        _write(folder / name, lambda path, host=host: save_file(host, path, {"format": "pt"}))  # type: ignore[misc]
+        _write(folder / name, lambda path, host=host, about=about: save_file(host, path, about))  # type: ignore[misc]
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

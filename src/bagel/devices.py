@@ -16,9 +16,10 @@ DTYPES = {
 }
 
 
-PRECISIONS = ("bf16", "fp16", "fp32", "fp8")
-"""What `precision` may be: the numbers the weights are kept in. fp8 keeps the decoder's products in e4m3 and
-computes the rest in the device's own dtype."""
+PACKED_PRECISIONS = ("fp8", "int8", "nf4")
+PRECISIONS = ("bf16", "fp16", "fp32", *PACKED_PRECISIONS)
+"""What `precision` may be: the numbers the weights are kept in. The packed ones keep the decoder's products in
+fewer bits and compute in the device's own dtype."""
 
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:
@@ -43,12 +44,14 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     return device
 
 
-def pick_precision(precision: str | None, dtype: str | torch.dtype, device: torch.device) -> tuple[torch.dtype, bool]:
-    """-> the dtype to compute in and whether the decoder's weights are kept in fp8."""
+def pick_precision(
+    precision: str | None, dtype: str | torch.dtype, device: torch.device
+) -> tuple[torch.dtype, str | None]:
+    """-> the dtype to compute in, and fp8, int8 or nf4 where the weights are kept in fewer bits."""
     if precision is not None and precision not in PRECISIONS:
         raise InputError(f"precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}.")
-    fp8 = precision == "fp8"
-    return pick_dtype(dtype if precision is None or fp8 else precision, device), fp8
+    packed = precision if precision in PACKED_PRECISIONS else None
+    return pick_dtype(dtype if precision is None or packed else precision, device), packed
 
 
 def pick_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:

@@ -13,6 +13,8 @@ from bagel.errors import InputError
 T = TypeVar("T")
 
 FORMATS = ("parquet", "jsonl", "tar", "hf")
+WITHOUT_FILES = ("world",)
+"""Recipes whose rows are numbers."""
 SUFFIXES = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".tar": "tar"}
 
 
@@ -31,8 +33,8 @@ class DatasetConfig:
     """One data set.
 
     name:      for reports, errors and the resume state; must be unique.
-    recipe:    how a row becomes a sample: t2i, edit, understand, video, document, text.
-    path:      file, folder, glob pattern or URL, or several; for `hf` a folder or a hub name.
+    recipe:    how a row becomes a sample: t2i, edit, understand, video, document, text, world.
+    path:      file, folder, glob pattern or URL, or several; for `hf` a folder or a hub name; none for `world`.
     format:    parquet, jsonl, tar, hf; guessed from the path when absent.
     root:      where relative picture paths start; by default the folder of the file that names them.
     columns:   schema's name -> your column's name.
@@ -47,7 +49,7 @@ class DatasetConfig:
 
     name: str
     recipe: str
-    path: tuple[str, ...]
+    path: tuple[str, ...] = ()
     format: str | None = None
     root: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -137,7 +139,12 @@ def _check_budget(config: DataConfig) -> None:
 
 def _check_dataset(dataset: DatasetConfig) -> None:
     where = f"data set {dataset.name!r}"
-    if not dataset.path:
+    if dataset.recipe in WITHOUT_FILES:
+        if dataset.path or dataset.format or dataset.columns:
+            raise InputError(
+                f"{where}: the recipe {dataset.recipe} reads no files; leave out path, format and columns."
+            )
+    elif not dataset.path:
         raise InputError(f"{where}: path is empty; name a file, a folder or a URL.")
     if dataset.weight < 0 or (dataset.weight == 0 and not dataset.mandatory):
         raise InputError(f"{where}: weight {dataset.weight} would never be drawn; use a weight above 0.")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bagel.infer.context import Store
+from bagel.infer.padded import PaddedAttention, groups_of
 from bagel.model.attention import QKV, attend
 from bagel.sequence import Span
 
@@ -35,13 +36,21 @@ class Window(NamedTuple):
 
 
 class CacheAttention:
-    """The plain form, one span after the other; the reference for the fast one."""
+    """The plain form, one span after the other, small ones of a shape in one call; the reference for the fast one."""
 
     def __init__(self, windows: Sequence[Window]) -> None:
-        self.windows = windows
+        together, self.windows = groups_of(windows)
+        self.together = [PaddedAttention(group) for group in together]
+
+    def finish(self) -> None:
+        """To be called behind the last layer: the storage of what was looked at together is filled."""
+        for group in self.together:
+            group.finish()
 
     def __call__(self, layer: int, und: QKV, gen: QKV) -> tuple[Tensor, Tensor]:
         und_seen, gen_seen = torch.empty_like(und.q), torch.empty_like(gen.q)
+        for group in self.together:
+            group(layer, und, gen, und_seen, gen_seen)
         for window in self.windows:
             rows = write_span(window, layer, und, gen)
             keys, values = (x[: window.end] for x in window.store.layer(layer))

@@ -21,7 +21,6 @@ from bagel.infer.attention import CacheAttention, FastAttention, Window
 from bagel.infer.context import Context
 from bagel.infer.flow_step import FlowSteps
 from bagel.infer.token_step import MOST_CONTEXTS, TokenStep
-from bagel.model.attention import Attend
 from bagel.model.bagel import BagelModel
 from bagel.model.kernels import has_triton
 from bagel.pack import LatentPart, Pack, PackRules, Part, TextPart, pack
@@ -40,6 +39,11 @@ class Read:
     @property
     def name(self) -> Hashable:
         return tuple(self.part.ids) if isinstance(self.part, TextPart) else self.what
+
+    @property
+    def is_written(self) -> bool:
+        """Whether it is one token of a text, as while an answer is written."""
+        return isinstance(self.part, TextPart) and len(self.part.ids) == 1 and self.keep
 
 
 class Seen(NamedTuple):
@@ -105,13 +109,27 @@ class Engine:
             return self._flow_step(reads)
         inputs, windows = self._prepare(reads)
         inputs = inputs.to(self.model.device)
-        attention: Attend = CacheAttention(windows)
         if self._fast():
-            attention = FastAttention(windows, inputs.layout.num_und, self.model.device)
-        und, gen = self.model(inputs, attention)
+            und, gen = self.model(inputs, FastAttention(windows, inputs.layout.num_und, self.model.device))
+        else:
+            attention = CacheAttention(windows)
+            und, gen = self.model(inputs, attention)
+            attention.finish()
         for read in reads:
             _advance(read)
-        return [Seen(und[w.span.und.stop - 1 : w.span.und.stop], gen[w.span.gen]) for w in windows]
+        return self._seen(reads, windows, und, gen)
+
+    def _seen(self, reads: Sequence[Read], windows: Sequence[Window], und: Tensor, gen: Tensor) -> list[Seen]:
+        """Of tokens being written the logits too, for all of them in one product."""
+        written = [row for row, read in enumerate(reads) if read.is_written]
+        logits: dict[int, Tensor] = {}
+        if len(written) > 1:
+            last = torch.tensor([windows[row].span.und.start for row in written], device=und.device)
+            logits = dict(zip(written, self.model.logits(und[last]).split(1), strict=True))
+        return [
+            Seen(und[w.span.und.stop - 1 : w.span.und.stop], gen[w.span.gen], logits.get(row))
+            for row, w in enumerate(windows)
+        ]
 
     def _prepare(self, reads: Sequence[Read]) -> tuple[Pack, list[Window]]:
         """The reads as a pack, a sample for each context, and for each read its place in the context's storage."""
@@ -139,11 +157,7 @@ class Engine:
 
     def _writes_only(self, reads: Sequence[Read]) -> bool:
         """Whether every read is one token of text, on a device where that step can be captured."""
-        return (
-            self._fast()
-            and len(reads) <= MOST_CONTEXTS
-            and all(isinstance(r.part, TextPart) and len(r.part.ids) == 1 and r.keep for r in reads)
-        )
+        return self._fast() and len(reads) <= MOST_CONTEXTS and all(read.is_written for read in reads)
 
     def _fast(self) -> bool:
         """Whether the kernels for a GPU can be used; they are written for 16-bit numbers."""

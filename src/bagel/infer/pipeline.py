@@ -22,7 +22,7 @@ from bagel.infer.result import Result
 from bagel.infer.session import Progress, Session
 from bagel.lora_files import Lora, apply
 from bagel.model.config import ModelConfig
-from bagel.model.fp8 import quantise_decoder
+from bagel.model.quantise import quantise
 from bagel.options import ImageOptions, Options, TextOptions, make, settle
 
 
@@ -52,13 +52,14 @@ class Bagel:
         Raises CheckpointError, DeviceError or InputError.
         """
         where = pick_device(device)
-        kind, fp8 = pick_precision(precision, dtype, where)
+        kind, packed = pick_precision(precision, dtype, where)
         # An adapter is merged into whole weights, which are quantised afterwards.
-        checkpoint = checkpoints.load(find_model(model), where, kind, report, fp8=fp8 and lora is None)
+        early = packed if lora is None else None
+        checkpoint = checkpoints.load(find_model(model), where, kind, report, precision=early)
         if lora is not None:
             apply(checkpoint.model, lora)
-            if fp8:
-                quantise_decoder(checkpoint.model.decoder)
+            if packed:
+                quantise(checkpoint.model, packed)
         return cls(Runtime.of(checkpoint))
 
     @property

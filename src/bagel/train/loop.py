@@ -190,9 +190,7 @@ class Trainer:
         """Gradients of one pack; -> its two sums. FSDP takes the mean over ranks of what is a sum already."""
         torch.manual_seed(hash((self.config.data.seed, self.number, self.world.rank, index)) % 2**63)
         attend = UndFrozen(one.attend) if self.config.freeze.und else one.attend
-        found = sums(
-            errors(self.model, one.batch, one.target, attend, self.config.loss.chunk_rows), one.batch
-        )
+        found = sums(errors(self.model, one.batch, one.target, attend, self.config.loss.chunk_rows), one.batch)
         loss = total(found, Counts(agreed.ce_weights, agreed.mse_tokens), self.config.loss)
         if loss.requires_grad:
             (loss * self.world.size).backward()

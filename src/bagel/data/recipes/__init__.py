@@ -12,6 +12,7 @@ from bagel.data.recipes.clips import VIDEO_RECIPE
 from bagel.data.recipes.document import DOCUMENT
 from bagel.data.recipes.draw import EDIT, T2I
 from bagel.data.recipes.talk import TEXT, UNDERSTAND
+from bagel.data.recipes.world import WORLD
 from bagel.data.sample import Sample
 from bagel.data.schema import Reader
 from bagel.data.sources import Row
@@ -24,6 +25,7 @@ RECIPES: Mapping[str, Recipe] = {
     "video": VIDEO_RECIPE,
     "document": DOCUMENT,
     "text": TEXT,
+    "world": WORLD,
 }
 
 __all__ = ["RECIPES", "Cook", "Recipe"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from bagel.data.config import SUFFIXES, DatasetConfig
+from bagel.data.config import SUFFIXES, WITHOUT_FILES, DatasetConfig
 from bagel.data.files import expand
 from bagel.data.sources.base import FILES, Row, Rows, Source
 from bagel.data.sources.hub import HubSource
 from bagel.data.sources.jsonl import JsonlSource
+from bagel.data.sources.numbers import NumberSource
 from bagel.data.sources.parquet import ParquetSource
 from bagel.data.sources.tar import TarSource
 from bagel.errors import InputError
@@ -32,6 +33,8 @@ def open_source(config: DatasetConfig, wanted: Collection[str]) -> Source:
 
 
 def _open(config: DatasetConfig, wanted: Collection[str]) -> Source:
+    if config.recipe in WITHOUT_FILES:
+        return NumberSource()
     kind = config.format or _guess(config.path)
     if kind == "parquet":
         return ParquetSource(config.path, wanted)
