@@ -92,9 +92,10 @@ class BagelModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the products; `compute_dtype` where the weights are kept in other numbers (float32 masters)."""
-        return self.compute_dtype or self.embed.weight.dtype
+        """Of the products; `compute_dtype` where the weights are kept in other numbers (float32 masters). Asked of
+        a layer that is never packed nor kept elsewhere."""
+        return self.compute_dtype or self.latent_in.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        return self.embed.weight.device
+        return self.latent_in.weight.device

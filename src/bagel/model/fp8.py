@@ -58,21 +58,3 @@ def quantise(weight: Tensor) -> Fp8Weight:
 def can_multiply(device: torch.device) -> bool:
     """Whether the GPU multiplies fp8 (compute capability 8.9 and above)."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
-
-
-def quantise_linear(decoder: nn.Module, linear: nn.Linear) -> None:
-    """Puts an Fp8Linear in the place of a Linear of the decoder, in every place where experts share it; does
-    nothing to a Linear that is not the decoder's."""
-    places = [
-        (parent, name) for parent in decoder.modules() for name, child in parent.named_children() if child is linear
-    ]
-    quantised = Fp8Linear(linear) if places else None
-    for parent, name in places:
-        setattr(parent, name, quantised)
-
-
-def quantise_decoder(decoder: nn.Module) -> None:
-    """All Linears of a loaded decoder to fp8."""
-    for module in list(decoder.modules()):
-        if isinstance(module, nn.Linear):
-            quantise_linear(decoder, module)

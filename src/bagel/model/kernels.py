@@ -1,7 +1,7 @@
 """The arithmetic of the decoder and the autoencoder between their big products, and the products themselves.
 Each operation has a plain PyTorch form, which is its definition, and on an NVIDIA GPU, while nothing needs a
 gradient, a Triton kernel that takes its place. Nothing is compiled before its first use; without Triton the
-plain form runs. A weight may be in fp8 (see `bagel.model.fp8`).
+plain form runs. A weight may be in fp8 or in fewer bits (see `bagel.model.fp8`, `bagel.model.packed`).
 
 Letters: T tokens, N query heads, M key/value heads, H head width, D model width, I inner width, K inputs.
 """
@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bagel.model.fp8 import Fp8Weight, can_multiply
+from bagel.model.packed import Int8Weight, Nf4Weight
 
-Weight = Tensor | Fp8Weight
+Weight = Tensor | Fp8Weight | Int8Weight | Nf4Weight
 Norm = tuple[Tensor, float]
 """Weight and epsilon of an RMSNorm."""
 
@@ -32,12 +33,11 @@ products of 4,096 rows are as fast as longer ones."""
 
 def linear(x: Tensor, weight: Weight, bias: Tensor | None = None, add: Tensor | None = None) -> Tensor:
     """x W^T + bias + add: x [T, K], weight [N, K], add [T, N] -> [T, N]."""
-    if _fused(x) and _few(x):
+    if _streams(x, weight):
         return _few_rows(x, weight, bias, add)
-    if isinstance(weight, Fp8Weight):
-        if _multiplies_fp8(x):
-            return _fp8_product(_triton_fp8().quantise(x), weight, x.dtype, bias, add)
-        weight = weight.wide(x.dtype)
+    if isinstance(weight, Fp8Weight) and _multiplies_fp8(x):
+        return _fp8_product(_triton_fp8().quantise(x), weight, x.dtype, bias, add)
+    weight = _wide(x, weight)
     if add is None:
         return F.linear(x, weight, bias)
     return torch.addmm(add, x, weight.t()) if bias is None else add + F.linear(x, weight, bias)
@@ -45,7 +45,7 @@ def linear(x: Tensor, weight: Weight, bias: Tensor | None = None, add: Tensor | 
 
 def norm_linear(x: Tensor, norm: Norm, weight: Weight, bias: Tensor | None = None) -> Tensor:
     """`linear` of the RMS-normalised x."""
-    if _fused(x) and _few(x):
+    if _streams(x, weight):
         return _few_rows(x, weight, bias, norm=norm)
     if isinstance(weight, Fp8Weight) and _multiplies_fp8(x):
         return _fp8_product(_triton_fp8().quantise(x, norm), weight, x.dtype, bias)
@@ -54,8 +54,10 @@ def norm_linear(x: Tensor, norm: Norm, weight: Weight, bias: Tensor | None = Non
 
 def mlp(x: Tensor, norm: Norm, gate_up: Weight, down: Weight) -> Tensor:
     """x + swiglu(rms_norm(x) gate_up^T) down^T: x [T, D], gate_up [2 I, D], down [D, I] -> [T, D]."""
-    if _fused(x) and _few(x):
+    if _streams(x, gate_up):
         return linear(_few_rows(x, gate_up, norm=norm, gated=True), down, add=x)
+    if not (isinstance(gate_up, Fp8Weight) and _multiplies_fp8(x)):
+        gate_up, down = _wide(x, gate_up), _wide(x, down)  # once for all slices
     if len(x) > _MAX_MLP_ROWS and not torch.is_grad_enabled():
         return torch.cat([mlp(part, norm, gate_up, down) for part in x.split(_MLP_SLICE)])
     inner = norm_linear(x, norm, gate_up)
@@ -64,14 +66,21 @@ def mlp(x: Tensor, norm: Norm, gate_up: Weight, down: Weight) -> Tensor:
     return linear(swiglu(inner), down, add=x)
 
 
-def _few(x: Tensor) -> bool:
-    return len(x) <= _FEW_ROWS
+def _streams(x: Tensor, weight: Weight) -> bool:
+    """Whether a few rows meet a weight that the kernels for them read as it is."""
+    return len(x) <= _FEW_ROWS and not isinstance(weight, Nf4Weight) and _fused(x)
+
+
+def _wide(x: Tensor, weight: Weight) -> Tensor:
+    """A packed weight in the numbers of x."""
+    return weight if isinstance(weight, Tensor) else weight.wide(x.dtype)
 
 
 def _few_rows(x: Tensor, weight: Weight, *arguments: Any, **named: Any) -> Tensor:
     """One row streams the weight through registers, more go to the matrix units."""
     from bagel.model import triton_gemv, triton_skinny
 
+    assert not isinstance(weight, Nf4Weight)
     product = triton_gemv.gemv if len(x) <= triton_gemv.MAX_ROWS else triton_skinny.skinny
     return product(x, weight, *arguments, **named)
 

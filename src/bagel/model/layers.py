@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bagel.model import kernels
 from bagel.model.fp8 import Fp8Linear
+from bagel.model.quantise import PackedLinear
 
 ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
@@ -83,7 +84,7 @@ def add_linear(x: Tensor, linear: nn.Linear, y: Tensor) -> Tensor:
 def _plain(linear: nn.Linear) -> bool:
     """Whether a layer is plain matrix arithmetic now, which may be joined with what is around it: not an
     adapter, and not in training, where autocast and sharding act on the layer's own call."""
-    return type(linear) in (nn.Linear, Fp8Linear) and not torch.is_grad_enabled()
+    return type(linear) in (nn.Linear, Fp8Linear, PackedLinear) and not torch.is_grad_enabled()
 
 
 class MLP(nn.Module):

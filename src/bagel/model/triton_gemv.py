@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from bagel.model.fp8 import Fp8Weight
+from bagel.model.packed import Int8Weight
 
 MAX_ROWS = 1
 
@@ -86,7 +87,7 @@ def _gemv(  # type: ignore[no-untyped-def]
 
 def gemv(
     x: Tensor,
-    weight: Tensor | Fp8Weight,
+    weight: Tensor | Fp8Weight | Int8Weight,
     bias: Tensor | None = None,
     add: Tensor | None = None,
     norm: tuple[Tensor, float] | None = None,
@@ -94,8 +95,8 @@ def gemv(
 ) -> Tensor:
     """x [R, K], weight [N, K] ([2 N, K] if gated) -> [R, N]. norm: weight [K] and epsilon of an RMSNorm of x
     before the product; add: [R, N], contiguous."""
-    scaled = isinstance(weight, Fp8Weight)
-    values, scale = weight if isinstance(weight, Fp8Weight) else (weight, x)
+    scaled = not isinstance(weight, Tensor)
+    values, scale = (weight, x) if isinstance(weight, Tensor) else weight
     rows, inputs = x.shape
     outputs = len(values) // 2 if gated else len(values)
     out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)

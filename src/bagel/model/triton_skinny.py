@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from bagel.model.fp8 import Fp8Weight
+from bagel.model.packed import Int8Weight
 
 MAX_ROWS = 16
 
@@ -82,7 +83,7 @@ def _skinny(  # type: ignore[no-untyped-def]
 
 def skinny(
     x: Tensor,
-    weight: Tensor | Fp8Weight,
+    weight: Tensor | Fp8Weight | Int8Weight,
     bias: Tensor | None = None,
     add: Tensor | None = None,
     norm: tuple[Tensor, float] | None = None,
@@ -90,8 +91,8 @@ def skinny(
 ) -> Tensor:
     """x [R, K], weight [N, K] ([2 N, K] if gated) -> [R, N]. norm: weight [K] and epsilon of an RMSNorm of x
     before the product; add: [R, N], contiguous."""
-    scaled = isinstance(weight, Fp8Weight)
-    values, scale = weight if isinstance(weight, Fp8Weight) else (weight, x)
+    scaled = not isinstance(weight, Tensor)
+    values, scale = (weight, x) if isinstance(weight, Tensor) else weight
     rows, inputs = x.shape
     outputs = len(values) // 2 if gated else len(values)
     out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)

@@ -1,0 +1,110 @@
+"""Modules whose weights are kept in fewer bits, and how they take the place of the plain ones.
+
+`fp8`, `int8` and `nf4` say how the decoder's products are kept (see `bagel.model.fp8` and `bagel.model.packed`);
+with `int8` and `nf4` the embedding table and the head are kept in int8 as well. Everything else stays in the
+numbers that the model computes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bagel.model.fp8 import Fp8Linear
+from bagel.model.packed import Int8Weight, Nf4Weight, Packed, quantise_int8, quantise_nf4
+
+QUANTISED = ("fp8", "int8", "nf4")
+_PACK: dict[str, Callable[[Tensor], Packed]] = {"int8": quantise_int8, "nf4": quantise_nf4}
+
+
+class _Holder(nn.Module):
+    """A packed weight as buffers named as its fields."""
+
+    def __init__(self, weight: Packed) -> None:
+        super().__init__()
+        self.kind = type(weight)
+        self.inputs = weight.inputs if isinstance(weight, Nf4Weight) else weight.values.shape[1]
+        for name, value in weight._asdict().items():
+            if isinstance(value, Tensor):
+                self.register_buffer(name, value)
+
+    @property
+    def weight(self) -> Packed:
+        if self.kind is Nf4Weight:
+            return Nf4Weight(self.codes, self.scale, self.inputs)  # type: ignore[arg-type]
+        return Int8Weight(self.values, self.scale)  # type: ignore[arg-type]
+
+
+class PackedLinear(_Holder):
+    """x W^T + bias with a packed weight."""
+
+    def __init__(self, weight: Packed, bias: nn.Parameter | None) -> None:
+        super().__init__(weight)
+        self.bias = bias
+        self.in_features, self.out_features = self.inputs, len(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        from bagel.model.kernels import linear
+
+        return linear(x, self.weight, self.bias)
+
+
+class PackedEmbedding(_Holder):
+    """Rows of an int8 table, in the numbers that the model computes in."""
+
+    def __init__(self, weight: Int8Weight, dtype: torch.dtype) -> None:
+        super().__init__(weight)
+        self.dtype = dtype
+
+    def forward(self, ids: Tensor) -> Tensor:
+        values, scale = self.values[ids], self.scale[ids]  # type: ignore[index]
+        return (values.float() * scale[..., None]).to(self.dtype)
+
+
+def is_quantised(model: Any, owner: nn.Module, precision: str) -> bool:
+    """Whether a module of a BagelModel is kept in fewer bits at this precision."""
+    if precision != "fp8" and owner in (model.embed, model.lm_head):
+        return isinstance(owner, (nn.Linear, nn.Embedding))
+    return isinstance(owner, nn.Linear) and any(owner is module for module in model.decoder.modules())
+
+
+def quantised(model: Any, owner: nn.Module, precision: str) -> nn.Module | None:
+    """What is to stand for a module that is whole now; None for one that stays as it is."""
+    if not is_quantised(model, owner, precision):
+        return None
+    weight: Tensor = owner.weight.detach()
+    if owner is model.embed:
+        return PackedEmbedding(quantise_int8(weight), weight.dtype)
+    if precision == "fp8":
+        return Fp8Linear(owner)  # type: ignore[arg-type]
+    pack = quantise_int8 if owner is model.lm_head else _PACK[precision]
+    return PackedLinear(pack(weight), owner.bias)  # type: ignore[arg-type]
+
+
+def precision_of(model: Any) -> str | None:
+    """What a model was quantised to, if it was."""
+    for module in model.decoder.modules():
+        if isinstance(module, Fp8Linear):
+            return "fp8"
+        if isinstance(module, PackedLinear):
+            return "nf4" if module.kind is Nf4Weight else "int8"
+    return None
+
+
+def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Puts a module in the place of another, in every place where experts share it."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if child is old:
+                setattr(parent, name, new)
+
+
+def quantise(model: nn.Module, precision: str) -> None:
+    """A loaded model's weights to `precision`, one by one."""
+    for owner in list(model.modules()):
+        new = quantised(model, owner, precision)
+        if new is not None:
+            replace_module(model, owner, new)
