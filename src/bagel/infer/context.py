@@ -95,6 +95,11 @@ class Context:
         """Keeps what the last pass wrote."""
         self.length, self.position, self.history = self.mark.after(segment, what)
 
+    def back_to(self, mark: Mark) -> None:
+        """Undoes what was read since, after a pass that failed."""
+        self.length, self.position, self.history = mark
+        self._reserved = 0
+
     def _move(self, needed: int) -> None:
         old = self._store
         # Room to grow by half, so that a long text is copied a few times only.

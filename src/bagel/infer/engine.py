@@ -9,6 +9,7 @@ Letters: D model width.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -83,7 +84,7 @@ class Engine:
 
         Raises InputError where a context would grow beyond the positions that the model knows.
         """
-        self._check_positions(reads)
+        self.check(reads)
         return [seen for batch in self._batches(reads) for seen in self._pass(batch)]
 
     def _batches(self, reads: Sequence[Read]) -> Iterator[list[Read]]:
@@ -159,6 +160,11 @@ class Engine:
         """Whether every read is one token of text, on a device where that step can be captured."""
         return self._fast() and len(reads) <= MOST_CONTEXTS and all(read.is_written for read in reads)
 
+    @property
+    def separates(self) -> bool:
+        """Whether words and updates of pictures are faster in passes of their own: captured graphs serve them."""
+        return self._fast()
+
     def _fast(self) -> bool:
         """Whether the kernels for a GPU can be used; they are written for 16-bit numbers."""
         half = self.model.dtype in (torch.bfloat16, torch.float16)
@@ -172,7 +178,8 @@ class Engine:
             _advance(read)
         return [Seen(stream[i : i + 1], stream[:0], logits[i : i + 1]) for i in range(len(reads))]
 
-    def _check_positions(self, reads: Sequence[Read]) -> None:
+    def check(self, reads: Sequence[Read]) -> None:
+        """Raises InputError where a context would grow beyond the positions that the model knows."""
         limit = self.model.config.llm.max_position_embeddings
         ends: dict[Context, int] = {}
         for read in reads:
@@ -193,32 +200,19 @@ def _advance(read: Read) -> None:
 
 def run(engine: Engine, jobs: Sequence[Job]) -> Iterator[tuple[int, Any]]:
     """Runs jobs side by side to their end; yields (number of the job, event) as events come, and each job's
-    result, wrapped in `Finished`, as its last. Closing this iterator closes the jobs."""
-    wanted: dict[int, Sequence[Read]] = {}
+    result, wrapped in `Finished`, as its last. An error of one ends all. Closing this iterator closes the jobs."""
+    from bagel.infer.scheduler import Failed, Limits, Scheduler
 
-    def resume(index: int, answer: list[Seen] | None) -> Iterator[tuple[int, Any]]:
-        wanted.pop(index, None)
-        try:
-            said = jobs[index].send(answer)
-            while not isinstance(said, list):
-                yield index, said
-                said = jobs[index].send(None)
-            wanted[index] = said
-        except StopIteration as stop:
-            yield index, Finished(stop.value)
-
+    scheduler = Scheduler(engine, Limits(active=len(jobs), places=sys.maxsize, together=True))
+    number = {scheduler.submit(job): index for index, job in enumerate(jobs)}
     try:
-        for index in range(len(jobs)):
-            yield from resume(index, None)
-        while wanted:
-            order = list(wanted)
-            seen = engine.forward([read for index in order for read in wanted[index]])
-            for index in order:
-                answer, seen = seen[: len(wanted[index])], seen[len(wanted[index]) :]
-                yield from resume(index, answer)
+        while scheduler.busy:
+            for ticket, event in scheduler.step():
+                if isinstance(event, Failed):
+                    raise event.error
+                yield number[ticket], event
     finally:
-        for job in jobs:
-            job.close()
+        scheduler.close()
 
 
 @dataclass(frozen=True)

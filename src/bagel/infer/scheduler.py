@@ -1,0 +1,292 @@
+"""Jobs that come and go between two passes of the model: continuous batching.
+
+A scheduler packs into each pass what its active jobs want next: prompts being read, words being written,
+pictures being drawn, of any sizes and options. A job joins as soon as there is room and leaves when it ends,
+fails or is cancelled; none notices the others. One thread calls it; see `app/server/worker.py` for a server.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bagel.errors import BagelError, InputError
+from bagel.infer.engine import Engine, Finished, Job, Read, Seen
+from bagel.pack import LatentPart
+
+WRITE, READ, DRAW = "write", "read", "draw"
+"""What a job may want: one token of a text, something to be read, an update of a picture."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job ended by an error of its own."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """A job was taken back before its end."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """active: jobs under way at a time; queue: jobs that may wait; places: tokens that the contexts of the active
+    jobs may hold, by their own estimate (`Ticket.weight`); a job beyond it runs alone.
+
+    light: tokens of reading and drawing that a pass of text may carry without being slowed down much. Where
+    there are more, `text_passes` passes of text alone come between two such passes. together: no turns, every
+    active job in every pass, as a list of requests wants it that is done when its last one is.
+    """
+
+    active: int = 64
+    queue: int = 256
+    places: int = 1_000_000
+    light: int = 1024
+    text_passes: int = 4
+    together: bool = False
+
+
+class BusyError(BagelError):
+    """No more jobs can wait."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One job in the scheduler's hands. owner: whom it runs for, waiting owners take turns; weight: tokens it
+    may hold; the times are `time.perf_counter` seconds."""
+
+    job: Job
+    number: int
+    owner: Hashable = None
+    weight: int = 0
+    came: float = field(default_factory=time.perf_counter)
+    began: float | None = None
+    served: int = 0
+    wanted: list[Read] | None = None
+
+    @property
+    def kind(self) -> str:
+        reads = self.wanted or ()
+        if all(read.is_written for read in reads):
+            return WRITE
+        noised = all(isinstance(read.part, LatentPart) and read.part.noised for read in reads)
+        return DRAW if noised else READ
+
+    @property
+    def tokens(self) -> int:
+        """New tokens of what it wants next."""
+        return sum(read.part.segment.length for read in self.wanted or ())
+
+
+@dataclass
+class Metrics:
+    """Sums since the start. seconds, tokens and passes: by what a pass did (write, read, draw, or mixed);
+    occupancy: jobs summed over passes; ended: jobs by how."""
+
+    passes: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
+    occupancy: int = 0
+    ended: dict[str, int] = field(default_factory=lambda: {"finished": 0, "failed": 0, "cancelled": 0, "refused": 0})
+    waited: float = 0.0
+
+    def add_pass(self, tickets: Sequence[Ticket], seconds: float) -> None:
+        kinds = {ticket.kind for ticket in tickets}
+        name = kinds.pop() if len(kinds) == 1 else "mixed"
+        self.passes[name] = self.passes.get(name, 0) + 1
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self.occupancy += len(tickets)
+        for ticket in tickets:
+            self.tokens[ticket.kind] = self.tokens.get(ticket.kind, 0) + ticket.tokens
+
+
+Event = tuple[Ticket, Any]
+
+
+class Scheduler:
+    """Runs jobs side by side. `step` makes one pass and yields (ticket, event) as events come; the last event of a
+    ticket is Finished, Failed or Cancelled."""
+
+    def __init__(self, engine: Engine, limits: Limits | None = None) -> None:
+        self.engine, self.limits, self.metrics = engine, limits or Limits(), Metrics()
+        self.active: list[Ticket] = []
+        self.waiting = Waiting()
+        self._numbers = itertools.count()
+        self._passes = self._text_passes = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.active or self.waiting)
+
+    def submit(self, job: Job, *, owner: Hashable = None, weight: int = 0) -> Ticket:
+        """Queues a job. Raises BusyError where `limits.queue` jobs wait already, besides those that can start."""
+        free = max(self.limits.active - len(self.active), 0)
+        if len(self.waiting) >= self.limits.queue + free:
+            self.metrics.ended["refused"] += 1
+            raise BusyError(f"{len(self.waiting)} requests wait already, and no more can; try again later.")
+        ticket = Ticket(job, next(self._numbers), owner, weight)
+        self.waiting.push(ticket)
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> Event | None:
+        """Closes a job at once, which frees its contexts; -> its last event, or None if it has ended before."""
+        if ticket in self.active:
+            self.active.remove(ticket)
+        elif not self.waiting.remove(ticket):
+            return None
+        return self._end(ticket, Cancelled(), "cancelled")
+
+    def close(self) -> None:
+        """Ends all jobs without a word."""
+        for ticket in [*self.active, *self.waiting]:
+            self.cancel(ticket)
+
+    def step(self) -> Iterator[Event]:
+        """Lets waiting jobs in, makes one pass for those whose turn it is, and hands out what came of it."""
+        yield from self._admit()
+        if not self.active:
+            return
+        chosen = self._choose()
+        self._passes += 1
+        wrong = {ticket: error for ticket in chosen if (error := self._error_in(ticket))}
+        for ticket, error in wrong.items():
+            yield self._fail(ticket, error)
+        ready = [ticket for ticket in chosen if ticket not in wrong and ticket in self.active]
+        if not ready:
+            return
+        began = time.perf_counter()
+        answers = self._forward(ready)
+        self.metrics.add_pass(ready, time.perf_counter() - began)
+        for ticket, answer in zip(ready, answers, strict=True):
+            ticket.served = self._passes
+            if ticket not in self.active:  # cancelled while this pass's events were handed out
+                continue
+            if isinstance(answer, Exception):
+                yield self._fail(ticket, answer)
+            else:
+                yield from self._resume(ticket, answer)
+
+    # --- parts -------------------------------------------------------------------------------------------
+
+    def _admit(self) -> Iterator[Event]:
+        while self.waiting and len(self.active) < self.limits.active:
+            used = sum(ticket.weight for ticket in self.active)
+            if self.active and used + self.waiting.first.weight > self.limits.places:
+                return
+            ticket = self.waiting.pop()
+            ticket.began, ticket.served = time.perf_counter(), self._passes
+            self.metrics.waited += ticket.began - ticket.came
+            self.active.append(ticket)
+            yield from self._resume(ticket, None)
+
+    def _choose(self) -> list[Ticket]:
+        """Whose wishes go into the next pass. Words come first; what takes long shares the time between them,
+        the longest waiting job first."""
+        if self.limits.together:
+            return list(self.active)
+        writers = [ticket for ticket in self.active if ticket.kind == WRITE]
+        others = sorted((t for t in self.active if t.kind != WRITE), key=lambda t: (t.served, t.number))
+        apart = self.engine.separates
+        light = not apart and sum(ticket.tokens for ticket in others) <= self.limits.light
+        if not others or (writers and not light and self._text_passes < self.limits.text_passes):
+            self._text_passes += 1
+            return writers
+        self._text_passes = 0
+        room = self.engine.max_tokens - (0 if apart else len(writers))
+        chosen = others[:1]
+        room -= chosen[0].tokens
+        for ticket in others[1:]:
+            if ticket.tokens <= room and (not apart or ticket.kind == chosen[0].kind):
+                chosen.append(ticket)
+                room -= ticket.tokens
+        return sorted([*chosen, *([] if apart else writers)], key=lambda t: t.number)
+
+    def _error_in(self, ticket: Ticket) -> Exception | None:
+        try:
+            self.engine.check(ticket.wanted or ())
+        except InputError as error:
+            return error
+        return None
+
+    def _forward(self, tickets: Sequence[Ticket]) -> list[list[Seen] | Exception]:
+        """An answer for each. Where the pass fails, each job goes alone, so that only the guilty one fails."""
+        before = [(read.context, read.context.mark) for ticket in tickets for read in ticket.wanted or ()]
+        try:
+            seen = iter(self.engine.forward([read for ticket in tickets for read in ticket.wanted or ()]))
+            return [list(itertools.islice(seen, len(ticket.wanted or ()))) for ticket in tickets]
+        except Exception as error:
+            for context, mark in reversed(before):
+                context.back_to(mark)
+            if len(tickets) == 1:
+                return [error]
+        return [answer for ticket in tickets for answer in self._forward([ticket])]
+
+    def _resume(self, ticket: Ticket, answer: list[Seen] | None) -> Iterator[Event]:
+        """Goes on with a job until it wants something read again, or ends."""
+        ticket.wanted = None
+        try:
+            said = ticket.job.send(answer)
+            while not isinstance(said, list):
+                yield ticket, said
+                if ticket not in self.active:
+                    return
+                said = ticket.job.send(None)
+            ticket.wanted = said
+        except StopIteration as stop:
+            self.active.remove(ticket)
+            yield self._end(ticket, Finished(stop.value), "finished")
+        except Exception as error:
+            yield self._fail(ticket, error)
+
+    def _fail(self, ticket: Ticket, error: Exception) -> Event:
+        self.active.remove(ticket)
+        return self._end(ticket, Failed(error), "failed")
+
+    def _end(self, ticket: Ticket, event: Any, how: str) -> Event:
+        ticket.wanted = None
+        ticket.job.close()
+        self.metrics.ended[how] += 1
+        return ticket, event
+
+
+class Waiting:
+    """Jobs that wait; their owners take turns, each owner's jobs in order."""
+
+    def __init__(self) -> None:
+        self._by_owner: OrderedDict[Hashable, deque[Ticket]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_owner.values()))
+
+    def __iter__(self) -> Iterator[Ticket]:
+        return iter([ticket for queue in self._by_owner.values() for ticket in queue])
+
+    @property
+    def first(self) -> Ticket:
+        return next(iter(self._by_owner.values()))[0]
+
+    def push(self, ticket: Ticket) -> None:
+        self._by_owner.setdefault(ticket.owner, deque()).append(ticket)
+
+    def pop(self) -> Ticket:
+        owner, queue = next(iter(self._by_owner.items()))
+        ticket = queue.popleft()
+        self._by_owner.move_to_end(owner)
+        if not queue:
+            del self._by_owner[owner]
+        return ticket
+
+    def remove(self, ticket: Ticket) -> bool:
+        queue = self._by_owner.get(ticket.owner, deque())
+        if ticket not in queue:
+            return False
+        queue.remove(ticket)
+        if not queue:
+            del self._by_owner[ticket.owner]
+        return True
