@@ -19,6 +19,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from bagel.app import train_cli
 from bagel.app.knobs import flags_of, options_from, whole_number
+from bagel.app.serve_flags import ServeFlags
 from bagel.errors import BagelError, InputError
 from bagel.options import ImageOptions, TextOptions, settle
 from bagel.version import __version__
@@ -234,6 +235,24 @@ def demo(*, out: Out = Path("out"), model: Model | None = None) -> None:
     bagel = source.load()
     source.caution()
     print(run_demo(bagel, folder))
+
+
+@app.command
+def serve(
+    *,
+    flags: Annotated[ServeFlags | None, Parameter(name="*")] = None,
+    model: Model | None = None,
+) -> None:
+    """Serve the model as an OpenAI-compatible API, until Ctrl-C: bagel serve --port 8000"""
+    chosen, source = flags or ServeFlags(), model or ModelFlags()
+    try:
+        from bagel.app.server.serve import serve as run_server
+    except ModuleNotFoundError as error:
+        raise InputError(f"the server needs {error.name}; pip install 'bagel-mot[serve]'.") from None
+    settings = chosen.settings(source.model)
+    bagel = source.load()
+    source.caution()
+    run_server(bagel, settings, host=chosen.host, port=chosen.port, threads=chosen.threads)
 
 
 @app.command

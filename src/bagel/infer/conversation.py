@@ -53,6 +53,11 @@ class Runtime:
         )
         return cls(checkpoint, Engine(checkpoint.model, rules))
 
+    def fitted(self, image: Image.Image) -> Image.Image:
+        """The picture as reading would resize it, so that it reads the same and takes less room until then."""
+        smaller = resize(image, self.checkpoint.config.images.vae)
+        return smaller if resize(smaller, self.checkpoint.config.images.vae) is smaller else image
+
     def encode(self, image: Image.Image) -> LatentPart:
         """A picture of legal size as a clean latent segment: the posterior's mean, so that the same picture
         always reads the same (upstream samples)."""

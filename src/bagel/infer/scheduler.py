@@ -120,6 +120,8 @@ class Scheduler:
         self._numbers = itertools.count()
         self._passes = self._text_passes = 0
 
+    clock = staticmethod(time.perf_counter)
+
     @property
     def busy(self) -> bool:
         return bool(self.active or self.waiting)

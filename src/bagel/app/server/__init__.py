@@ -1,0 +1,1 @@
+"""The OpenAI-compatible server: routes, limits, and the thread that runs the model."""

@@ -1,0 +1,157 @@
+"""The application: its routes, their document, and errors in OpenAI's shape."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from bagel.app.server import chat, images
+from bagel.app.server.guard import Guard
+from bagel.app.server.problems import ApiError, ErrorAnswer, answer
+from bagel.app.server.protocol import ChatRequest, DrawRequest, EditRequest
+from bagel.app.server.service import Service
+from bagel.app.server.settings import Settings
+from bagel.infer.pipeline import Bagel
+from bagel.version import __version__
+
+router = APIRouter()
+_SCHEMA = "#/components/schemas/"
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": told, "content": {"application/json": {"schema": {"$ref": f"{_SCHEMA}ErrorAnswer"}}}}
+    for status, told in {
+        400: "The request cannot be used.",
+        401: "The API key is missing or wrong.",
+        404: "There is no such model.",
+        413: "Too large: the body, a text, or a picture.",
+        429: "The queue is full; Retry-After says when to come back.",
+        503: "Stopping, too slow, or out of memory; Retry-After says when to come back.",
+    }.items()
+}
+
+
+def _body(*kinds: tuple[str, str]) -> dict[str, Any]:
+    content = {kind: {"schema": {"$ref": f"{_SCHEMA}{name}"}} for kind, name in kinds}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@router.get("/health")
+async def health(request: Request) -> Response:
+    """200 while requests are taken, 503 while the server stops."""
+    service: Service = request.app.state.service
+    if service.worker.stopping:
+        raise service.worker.stopping
+    return answer({"status": "ok", "model": service.settings.name, "jobs": service.worker.open})
+
+
+@router.get("/metrics", responses={401: _ERRORS[401]})
+async def metrics(request: Request) -> Response:
+    """Numbers for Prometheus."""
+    return Response(request.app.state.service.meter.text(), media_type="text/plain; version=0.0.4")
+
+
+def _model(service: Service) -> dict[str, Any]:
+    return {"id": service.settings.name, "object": "model", "created": _STARTED, "owned_by": "bagel"}
+
+
+_STARTED = int(time.time())
+
+
+@router.get("/v1/models", responses={401: _ERRORS[401]})
+async def models(request: Request) -> Response:
+    """The model that is loaded."""
+    return answer({"object": "list", "data": [_model(request.app.state.service)]})
+
+
+@router.get("/v1/models/{name:path}", responses={401: _ERRORS[401], 404: _ERRORS[404]})
+async def model(request: Request, name: str) -> Response:
+    service: Service = request.app.state.service
+    service.check_model(name)
+    return answer(_model(service))
+
+
+@router.post("/v1/chat/completions", responses=_ERRORS, openapi_extra=_body(("application/json", "ChatRequest")))
+async def completions(request: Request) -> Response:
+    """Answers messages of text and pictures, with text or with pictures too."""
+    return await chat.completions(request, request.app.state.service)
+
+
+@router.post("/v1/images/generations", responses=_ERRORS, openapi_extra=_body(("application/json", "DrawRequest")))
+async def generations(request: Request) -> Response:
+    """Draws what the prompt says."""
+    return await images.generations(request, request.app.state.service)
+
+
+@router.post(
+    "/v1/images/edits",
+    responses=_ERRORS,
+    openapi_extra=_body(("multipart/form-data", "EditForm"), ("application/json", "EditRequest")),
+)
+async def edits(request: Request) -> Response:
+    """Changes pictures as the prompt says."""
+    return await images.edits(request, request.app.state.service)
+
+
+def build(bagel: Bagel, settings: Settings) -> ASGIApp:
+    """The application with its worker, which runs from startup to shutdown."""
+    service = Service(bagel, settings)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        service.worker.start()
+        yield
+        service.worker.stop()
+
+    app = FastAPI(title="BAGEL", version=__version__, lifespan=life, redoc_url=None)
+    app.state.service = service
+    app.include_router(router)
+    app.add_exception_handler(ApiError, _problem)
+    app.add_exception_handler(HTTPException, _http_error)
+    document = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        return _with_schemas(document())
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return Guard(app, service)
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = "there is no such address here." if error.status_code == 404 else f"{error.detail}."
+    response = ApiError(error.status_code, text).response()
+    for name, value in (error.headers or {}).items():  # Allow, of 405
+        response.headers[name] = value
+    return response
+
+
+def _with_schemas(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with the types that the routes read by themselves."""
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    types: list[type[BaseModel]] = [ChatRequest, DrawRequest, EditRequest, ErrorAnswer]
+    for cls in types:
+        schema = cls.model_json_schema(ref_template=f"{_SCHEMA}{{model}}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[cls.__name__] = schema
+    schemas["EditForm"] = _form_of(schemas["EditRequest"])
+    return document
+
+
+def _form_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """An edit as a form: the pictures are files."""
+    file = {"type": "string", "format": "binary"}
+    kept = {name: value for name, value in schema["properties"].items() if name not in ("image", "mask", "noise")}
+    return {**schema, "title": "EditForm", "properties": {**kept, "image": file}, "required": ["image", "prompt"]}

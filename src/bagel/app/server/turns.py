@@ -1,0 +1,91 @@
+"""Jobs of the server: chats of several turns, and previews of pictures being drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from bagel.infer import jobs
+from bagel.infer.conversation import Conversation, Input, Runtime
+from bagel.infer.engine import Job
+from bagel.infer.image import ImageStep
+from bagel.infer.result import Result
+from bagel.options import ImageOptions, TextOptions
+from bagel.tokens import THINK_PROMPT
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one side said. own: by the model or the system, which guidance never takes away."""
+
+    items: Sequence[Input]
+    own: bool = False
+
+
+@dataclass
+class Chat:
+    """A conversation to be answered: with text, or by a plan with pictures too (`image` is set then). The
+    result is a Result; `prompt_tokens` is filled when everything is read."""
+
+    turns: Sequence[Turn]
+    text: TextOptions
+    image: ImageOptions | None = None
+    plan: jobs.Plan = field(default_factory=jobs.Plan)
+    prompt_tokens: int = 0
+
+    def job(self, runtime: Runtime) -> Job:
+        chosen = self.image or self.text
+        conversation, result = Conversation(runtime), Result(seed=jobs.seed_of(chosen))
+        with result.stats.phase("read"):
+            yield from self._read(conversation)
+        self.prompt_tokens = conversation.cond.length
+        if self.image is None:
+            yield from jobs.answer_next(conversation, self.text, result)
+        else:
+            result.text = ""
+            yield from jobs.interleave_next(conversation, self.plan, self.image, self.text, result)
+        return result
+
+    def _read(self, conversation: Conversation) -> Job:
+        draws = self.image is not None
+        if (self.image or self.text).think:
+            yield from conversation.read_text(THINK_PROMPT["image" if draws else "text"], is_input=False)
+        for turn in self.turns:
+            if not turn.own:
+                yield from conversation.read_inputs(turn.items, latents=draws)
+                continue
+            for item in turn.items:
+                if isinstance(item, str):
+                    yield from conversation.read_text(item, is_input=False)
+                else:
+                    yield from conversation.read_image(item, latents=draws)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A picture as it looks on the way; `number` counts a request's previews from 0."""
+
+    image: Image.Image
+    number: int
+
+
+def with_previews(runtime: Runtime, job: Job, count: int) -> Job:
+    """The job, with `count` previews of each picture, evenly spread over its updates."""
+    answer: Any = None
+    number = 0
+    try:
+        while True:
+            said = job.send(answer)
+            answer = None
+            if not isinstance(said, ImageStep):
+                answer = yield said
+            elif said.update in {said.updates * (i + 1) // (count + 1) for i in range(count)}:
+                yield Preview(runtime.decode(said.latent, said.grid), number)
+                number += 1
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        job.close()
