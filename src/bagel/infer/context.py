@@ -9,8 +9,9 @@ Letters: L layers, S places, M key/value heads, H head width.
 
 from __future__ import annotations
 
+import itertools
 import weakref
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,16 +21,32 @@ from bagel.model.config import LLMConfig
 from bagel.sequence import Segment
 
 _GRAIN = 256
+Devices = torch.device | Sequence[torch.device]
+"""One for all layers, or one for each."""
 
 
 class Store:
-    """Keys and values of up to S tokens in all layers: [L, 2, S, M, H]."""
+    """Keys and values of up to S tokens in all layers: [L, 2, S, M, H]. With a device for each layer, a tensor
+    for every run of layers on one device; `tensor` is then the first."""
 
-    def __init__(self, config: LLMConfig, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, config: LLMConfig, capacity: int, dtype: torch.dtype, device: Devices) -> None:
         capacity = -(-capacity // _GRAIN) * _GRAIN
-        shape = (config.num_hidden_layers, 2, capacity, config.num_key_value_heads, config.head_dim)
-        self.tensor = torch.empty(shape, dtype=dtype, device=device)
+        runs = [device] * config.num_hidden_layers if isinstance(device, torch.device) else device
+        shape = 2, capacity, config.num_key_value_heads, config.head_dim
+        self.tensors: list[Tensor] = []
+        self._layers: list[Tensor] = []
+        for where, run in itertools.groupby(runs):
+            self.tensors.append(torch.empty((len(list(run)), *shape), dtype=dtype, device=where))
+            self._layers += self.tensors[-1].unbind()
         self.contexts: weakref.WeakSet[Context] = weakref.WeakSet()
+
+    @property
+    def tensor(self) -> Tensor:
+        return self.tensors[0]
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.tensors) == 1
 
     @property
     def capacity(self) -> int:
@@ -37,7 +54,8 @@ class Store:
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """Keys and values of one layer, [S, M, H] each; slices of them are written in place."""
-        return self.tensor[index, 0], self.tensor[index, 1]
+        keys, values = self._layers[index].unbind()
+        return keys, values
 
 
 class Mark(NamedTuple):
@@ -55,8 +73,8 @@ class Context:
     """A place in a conversation. `length`: tokens kept; `position`: the next rotary position; `history`:
     what was read, so that two contexts can be told equal."""
 
-    def __init__(self, config: LLMConfig, dtype: torch.dtype, device: torch.device) -> None:
-        self._config = config
+    def __init__(self, config: LLMConfig, dtype: torch.dtype, device: Devices) -> None:
+        self._config, self._device = config, device
         self._store = Store(config, 0, dtype, device)
         self._store.contexts.add(self)
         self.length = self.position = self._reserved = 0
@@ -74,7 +92,7 @@ class Context:
     def fork(self, at: Mark | None = None) -> Context:
         """A branch that goes on from here, or from an earlier mark; its parent never notices. Copies nothing."""
         child = object.__new__(Context)
-        child._config, child._store = self._config, self._store
+        child._config, child._store, child._device = self._config, self._store, self._device
         child.length, child.position, child.history = at or self.mark
         child._reserved = 0
         child._store.contexts.add(child)
@@ -103,8 +121,9 @@ class Context:
     def _move(self, needed: int) -> None:
         old = self._store
         # Room to grow by half, so that a long text is copied a few times only.
-        new = Store(self._config, max(needed, self.length * 3 // 2), old.tensor.dtype, old.tensor.device)
-        new.tensor[:, :, : self.length] = old.tensor[:, :, : self.length]
+        new = Store(self._config, max(needed, self.length * 3 // 2), old.tensor.dtype, self._device)
+        for fresh, kept in zip(new.tensors, old.tensors, strict=True):
+            fresh[:, :, : self.length] = kept[:, :, : self.length]
         old.contexts.discard(self)
         new.contexts.add(self)
         self._store = new

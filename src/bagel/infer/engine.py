@@ -75,7 +75,7 @@ class Engine:
     _flow_steps: FlowSteps | None = field(default=None, init=False, repr=False)
 
     def new_context(self) -> Context:
-        return Context(self.model.config.llm, self.model.dtype, self.model.device)
+        return Context(self.model.config.llm, self.model.dtype, self.model.layer_devices or self.model.device)
 
     @torch.inference_mode()
     def forward(self, reads: Sequence[Read]) -> list[Seen]:
@@ -158,16 +158,20 @@ class Engine:
 
     def _writes_only(self, reads: Sequence[Read]) -> bool:
         """Whether every read is one token of text, on a device where that step can be captured."""
-        return self._fast() and len(reads) <= MOST_CONTEXTS and all(read.is_written for read in reads)
+        return self.separates and len(reads) <= MOST_CONTEXTS and all(read.is_written for read in reads)
 
     @property
     def separates(self) -> bool:
         """Whether words and updates of pictures are faster in passes of their own: captured graphs serve them."""
-        return self._fast()
+        return self._fast() and self.model.capturable
+
+    def forget(self) -> None:
+        """Drops the captured graphs and their memory; they are made again when wanted."""
+        self._token_step = self._flow_steps = None
 
     def _fast(self) -> bool:
         """Whether the kernels for a GPU can be used; they are written for 16-bit numbers."""
-        half = self.model.dtype in (torch.bfloat16, torch.float16)
+        half = self.model.dtype in (torch.bfloat16, torch.float16) and self.model.layer_devices is None
         return self.fast and half and self.model.device.type == "cuda" and has_triton()
 
     def _write_step(self, reads: Sequence[Read]) -> list[Seen]:

@@ -45,7 +45,8 @@ class FlowStep:
         torch.cat(list(latents), out=self.inputs.latents)
         self.inputs.times.copy_(torch.tensor(times))
         self._calls += 1
-        if len(self.inputs.latents) > MOST_CAPTURED_TOKENS or self._calls == 1:
+        small = len(self.inputs.latents) <= MOST_CAPTURED_TOKENS and self.model.capturable
+        if not small or self._calls == 1:
             return self._run()
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()

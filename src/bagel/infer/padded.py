@@ -80,7 +80,7 @@ def groups_of(windows: Sequence[Window]) -> tuple[list[list[Window]], list[Windo
     rest = []
     for window in windows:
         rows = window.end - window.at
-        alike = rows == 1 or not window.span.causal
+        alike = (rows == 1 or not window.span.causal) and window.store.is_whole
         if alike and rows <= MOST_ROWS and window.end <= MOST_PLACES and uses[id(window.store)] == 1:
             groups[window.und, rows].append(window)
         else:

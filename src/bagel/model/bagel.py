@@ -36,6 +36,8 @@ class BagelModel(nn.Module):
         super().__init__()
         self.config = config
         self.compute_dtype: torch.dtype | None = None
+        self.capturable = True  # the weights stay where they are, so that a pass may become a graph
+        self.layer_devices: tuple[torch.device, ...] | None = None  # of every layer, where they are spread
         width = config.llm.hidden_size
         self.embed = nn.Embedding(config.llm.vocab_size, width)
         self.vit = ViT(config.vit)

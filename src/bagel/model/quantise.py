@@ -68,20 +68,26 @@ def is_quantised(model: Any, owner: nn.Module, precision: str) -> bool:
     """Whether a module of a BagelModel is kept in fewer bits at this precision."""
     if precision != "fp8" and owner in (model.embed, model.lm_head):
         return isinstance(owner, (nn.Linear, nn.Embedding))
-    return isinstance(owner, nn.Linear) and any(owner is module for module in model.decoder.modules())
+    return isinstance(owner, nn.Linear) and id(owner) in _decoder_linears(model.decoder)
 
 
 def quantised(model: Any, owner: nn.Module, precision: str) -> nn.Module | None:
     """What is to stand for a module that is whole now; None for one that stays as it is."""
     if not is_quantised(model, owner, precision):
         return None
-    weight: Tensor = owner.weight.detach()
+    weight: Tensor = owner.weight.detach()  # type: ignore[operator]
     if owner is model.embed:
         return PackedEmbedding(quantise_int8(weight), weight.dtype)
     if precision == "fp8":
         return Fp8Linear(owner)  # type: ignore[arg-type]
     pack = quantise_int8 if owner is model.lm_head else _PACK[precision]
     return PackedLinear(pack(weight), owner.bias)  # type: ignore[arg-type]
+
+
+def _decoder_linears(decoder: Any) -> set[int]:
+    """Ids of the decoder's Linears, of a layer at a time: an expert has a handful of children."""
+    experts = [expert for block in decoder.layers for expert in (block.und, block.gen)]
+    return {id(linear) for e in experts for linear in (e.qkv, e.o, e.mlp.gate_up, e.mlp.down)}
 
 
 def precision_of(model: Any) -> str | None:

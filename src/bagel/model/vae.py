@@ -176,4 +176,4 @@ class VAE(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.encoder.conv_in.weight.dtype
+        return next(self.parameters()).dtype

@@ -1,0 +1,52 @@
+"""The memory of a device, as it is now or as it would be on a card of some size."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+
+from bagel.devices import pick_dtype
+from bagel.errors import InputError
+from bagel.memory.sizes import GIB
+
+DRIVER = int(0.6 * GIB)
+"""What an imagined card has lost to the driver and the process's own context before the first tensor."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """total, free: bytes; dtype: what it computes in by itself; fp8: whether it multiplies fp8."""
+
+    name: str
+    total: int
+    free: int
+    dtype: torch.dtype = torch.bfloat16
+    fp8: bool = True
+
+    @classmethod
+    def of(cls, device: torch.device) -> Card:
+        """A GPU, with what other processes leave free and what this one holds without using it."""
+        free, total = torch.cuda.mem_get_info(device)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        able = torch.cuda.get_device_capability(device) >= (8, 9)
+        allowed = int(total * torch.cuda.get_per_process_memory_fraction(device))
+        free = min(free + unused, allowed - torch.cuda.memory_allocated(device))
+        return cls(torch.cuda.get_device_name(device), total, free, pick_dtype("auto", device), able)
+
+    @classmethod
+    def imagined(cls, size: str) -> Card:
+        """From words like 24, 24GB or 16GB-fp16: a card without bf16 (Turing, Volta); -nofp8: one without fp8
+        (Ampere). Raises InputError."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:gi?b)?(-fp16|-nofp8)?", size.strip().lower())
+        if not found or not 1 <= float(found[1]) <= 1024:
+            raise InputError(f"card {size!r} is unknown; give its gigabytes, like 24, 16-nofp8 or 16-fp16.")
+        total = int(float(found[1]) * GIB)
+        kind = torch.float16 if found[2] == "-fp16" else torch.bfloat16
+        return cls(f"a {found[1]} GB card", total, total - DRIVER, kind, found[2] is None)
+
+
+def free_bytes(device: torch.device) -> int:
+    """What a request may still take."""
+    return Card.of(device).free
