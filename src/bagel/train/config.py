@@ -141,13 +141,15 @@ class LogPart:
 @dataclass(frozen=True, kw_only=True)
 class SamplesPart:
     """Made during training, every so many steps (0: never). draw: prompts. chat: questions. edit, ask: picture
-    -> instruction or question. image_options, text_options: as for `bagel draw` and `bagel chat`."""
+    -> instruction or question. world: held-out exercises of each category, judged. image_options, text_options: as
+    for `bagel draw` and `bagel chat`."""
 
     every: int = 0
     draw: tuple[str, ...] = ()
     chat: tuple[str, ...] = ()
     edit: Mapping[str, str] = field(default_factory=dict)
     ask: Mapping[str, str] = field(default_factory=dict)
+    world: int = 0
     image_options: Mapping[str, Any] = field(default_factory=dict)
     text_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -155,13 +157,15 @@ class SamplesPart:
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """run: the run's folder (config, log, checkpoints, samples); a run that was stopped goes on from its newest
-    whole checkpoint. steps: optimizer steps in all. accumulate: packs per rank and step. lora: see docs; empty
-    for none. device: auto, cpu, cuda."""
+    whole checkpoint. steps: optimizer steps in all. max_minutes: of this process, from its start; it then saves and
+    ends, and the same command goes on. accumulate: packs per rank and step. lora: see docs; empty for none. device:
+    auto, cpu, cuda."""
 
     run: str
     model: ModelPart
     data: DataConfig
     steps: int
+    max_minutes: float | None = None
     accumulate: int = 1
     device: str = "auto"
     freeze: FreezePart = field(default_factory=FreezePart)
@@ -190,13 +194,18 @@ class TrainConfig:
 
 def load(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """The file, on top of the one that its `base` names, then `section.key=value` in turn."""
+    return TrainConfig.from_dict(read(path, overrides))
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """As `load`, of any kind of config, not checked."""
     data = _read(path)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise InputError(f"{override!r} is no override; write section.key=value, as in optim.lr=1e-4.")
         _set(data, key, _parse(text, override))
-    return TrainConfig.from_dict(data)
+    return data
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -289,6 +298,8 @@ def _check(config: TrainConfig) -> None:
     for key, least in _LEAST.items():
         if not _at(config, key) >= least:
             raise InputError(f"{key} is {_at(config, key)}; it must be at least {least}.")
+    if config.max_minutes is not None and not config.max_minutes > 0:
+        raise InputError(f"max_minutes is {config.max_minutes}; it must be above 0, or null.")
     if config.loss.ce_weight == config.loss.mse_weight == 0:
         raise InputError("loss.ce_weight and loss.mse_weight are both 0: nothing would be learnt.")
     parts = (config.model.llm, config.model.vit, config.model.vae)
@@ -309,8 +320,8 @@ def _check(config: TrainConfig) -> None:
     if config.parallel.recompute == "none" and config.parallel.recompute_every != 1:
         raise InputError("parallel.recompute_every does nothing while parallel.recompute is none.")
     asked = config.samples
-    if asked.every and not (asked.draw or asked.chat or asked.edit or asked.ask):
-        raise InputError("samples.every is set, but there is nothing under samples.draw, chat, edit or ask.")
+    if asked.every and not (asked.draw or asked.chat or asked.edit or asked.ask or asked.world):
+        raise InputError("samples.every is set, but there is nothing under samples.draw, chat, edit, ask or world.")
 
 
 def _at(config: TrainConfig, key: str) -> Any:

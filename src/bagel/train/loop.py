@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,15 +36,16 @@ def run(config_path: str | Path, overrides: Sequence[str] = ()) -> None:
 
 
 def train(config: TrainConfig, data: Data | None = None) -> None:
-    """Trains until `config.steps`, or until SIGTERM, going on from the newest whole checkpoint of the run.
+    """Trains until `config.steps`, `config.max_minutes` or SIGTERM, going on from the newest whole checkpoint.
 
     data: packs from elsewhere than `config.data`. Raises InputError, CheckpointError or TrainError.
     """
     world = parallel.start(config.parallel, config.device)
+    end = time.monotonic() + 60 * config.max_minutes if config.max_minutes else math.inf
     try:
         setup = prepare(config, world, data)
         step = resume(setup)
-        with Reporter(config, world.is_main, step) as reporter, stop_asked() as stop:
+        with Reporter(config, world.is_main, step) as reporter, stop_asked(end) as stop:
             if world.is_main:
                 (Path(config.run) / RESOLVED).write_text(config.to_yaml(), encoding="utf-8")
             reporter.introduce(setup)
@@ -68,15 +70,19 @@ def resume(setup: Setup) -> int:
 
 @dataclass
 class Stop:
-    """Whether somebody asked this process to end."""
+    """Whether somebody asked this process to end, and by when it must."""
 
     asked: bool = False
+    end: float = math.inf
+
+    def __bool__(self) -> bool:
+        return self.asked or time.monotonic() > self.end
 
 
 @contextmanager
-def stop_asked() -> Iterator[Stop]:
+def stop_asked(end: float = math.inf) -> Iterator[Stop]:
     """SIGTERM, and the first Ctrl-C, end the run after the present step; a second Ctrl-C ends it at once."""
-    stop, before = Stop(), {}
+    stop, before = Stop(end=end), {}
 
     def ask(number: int, frame: object) -> None:
         stop.asked = True
@@ -179,7 +185,7 @@ class Trainer:
         own = Agreed(
             ce_weights=sum(one.counts.ce for one in ready),
             mse_tokens=sum(one.counts.mse for one in ready),
-            stop=float(self.stop.asked),
+            stop=float(bool(self.stop)),
             tokens=sum(len(batch) for batch in batches),
             flops=sum(flops(self.model.config, batch) for batch in batches),
             waited=waited,

@@ -34,5 +34,10 @@ def make(setup: Setup) -> Iterator[Shown]:
             yield Shown(f"edit-{number}", instruction, bagel.edit(path, instruction, **pictures).image)
         for number, (path, question) in enumerate(asked.ask.items()):
             yield Shown(f"ask-{number}", f"{question}\n{bagel.chat([path, question], **texts).text}")
+        if asked.world:
+            from bagel.eval.probe import probe
+
+            table, sheet = probe(bagel, asked.world, asked.image_options)
+            yield Shown("world", table, sheet)
         for number, question in enumerate(asked.chat):
             yield Shown(f"chat-{number}", f"{question}\n{bagel.chat([question], **texts).text}")

@@ -1,0 +1,83 @@
+"""The commands that judge a model: eval world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from bagel.app.knobs import flags_of, options_from, whole_number
+from bagel.options import ImageOptions, TextOptions
+
+Number = Annotated[int, Parameter(converter=whole_number)]
+Knobs = flags_of(ImageOptions, "draw", "Drawing")
+
+
+def register(app: App) -> None:
+    """Adds the commands to the command line."""
+    judge = App(name="eval", help="Judge a model by what it makes.")
+    judge.command(world)
+    app.command(judge)
+
+
+def world(
+    *,
+    model: Annotated[str, Parameter(name=["--model", "-m"], env_var="BAGEL_MODEL")] = "mini",
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("out/eval-world"),
+    limit: Number = 50,
+    tasks: tuple[str, ...] = (),
+    split: str = "heldout",
+    exercises: Number = 1000,
+    thoughts: bool = True,
+    free: bool = False,
+    batch: Number = 32,
+    oracle: str | None = None,
+    device: str = "auto",
+    precision: str | None = None,
+    options: Knobs | None = None,  # type: ignore[valid-type]
+) -> None:
+    """Put exercises of the generated world to a model and judge its answers: bagel eval world --limit 20
+
+    A run that was stopped goes on; a higher --limit adds to it.
+
+    Parameters
+    ----------
+    model:
+        A folder in the official layout, or mini.
+    out:
+        Folder for verdicts.jsonl, summary.json, summary.txt and failures.png.
+    limit:
+        Exercises of each category.
+    tasks:
+        Tasks (draw) or categories (draw/counting); all if not given.
+    split:
+        heldout or train.
+    exercises:
+        Seed of the exercises.
+    thoughts:
+        Ask for thoughts where the exercise has them.
+    free:
+        Let the model decide what comes next where several outputs are wanted.
+    batch:
+        Exercises side by side.
+    oracle:
+        Judge the true outputs instead of the model's: truth, or autoencoder (once through it).
+    device:
+        auto, cpu, cuda.
+    precision:
+        bf16, fp16, fp32.
+    options:
+        How pictures are drawn; what is not given is the checkpoint's preset of each job.
+    """
+    from bagel.app.show import loading
+    from bagel.eval.exercises import Plan
+    from bagel.eval.runner import evaluate
+    from bagel.eval.summary import table
+    from bagel.infer.pipeline import Bagel
+
+    plan = Plan(tasks=tasks, count=limit, seed=exercises, split=split, think=thoughts, free=free)
+    chosen: Any = options_from(ImageOptions, options)
+    with loading(model) as report:
+        bagel = Bagel.load(model, device=device, precision=precision, report=report)
+    print(table(evaluate(bagel, plan, chosen, TextOptions(), out, name=model, batch=batch, oracle=oracle)))

@@ -1,0 +1,39 @@
+"""`python -m bagel.mini start OUT | table | autoencoder CONFIG [key=value ...] | pieces split|join ...`"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from bagel.errors import BagelError
+
+
+def main(arguments: list[str]) -> None:
+    match arguments:
+        case ["start", out, *size]:
+            from bagel.mini.folder import write_start
+            from bagel.mini.sizes import SIZES
+
+            write_start(Path(out), SIZES[size[0] if size else "mini"])
+        case ["table"]:
+            from bagel.mini.sizes import SIZES, parameter_table
+
+            for name, count in parameter_table(SIZES["mini"]).items():
+                print(f"{name:<14}{count:>12,}")
+        case ["autoencoder", config, *overrides]:
+            from bagel.mini.autoencoder import run
+
+            run(Path(config), overrides)
+        case ["pieces", "split" | "join" as verb, source, out]:
+            from bagel.mini import pieces
+
+            (pieces.split if verb == "split" else pieces.join)(Path(source), Path(out))
+        case _:
+            sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except BagelError as error:
+        sys.exit(f"bagel.mini: {error}")
