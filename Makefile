@@ -16,7 +16,7 @@ demo: install  ## every job once with the embedded model; prints where the conta
 	$(BIN)/bagel demo -o out
 
 test: install  ## the tests, but for slow and GPU ones
-	$(BIN)/python -m pytest -m 'not slow and not gpu'
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not gpu'
 
 test-all: install
 	$(BIN)/python -m pytest

@@ -16,7 +16,7 @@ from bagel.images import open_image
 
 GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINT = Path(__file__).parent.parent / "src" / "bagel" / "assets" / "random"
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # the models are tiny, and test processes share the cores
 
 
 @pytest.fixture(scope="session")
