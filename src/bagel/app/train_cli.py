@@ -7,8 +7,6 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from bagel.errors import InputError
-
 
 def register(app: App) -> None:
     """Adds the commands to the command line."""
@@ -91,31 +89,12 @@ def check(
     sheets:
         Folder for a contact sheet of each data set's first samples.
     """
-    from bagel.checkpoint import read_config
-    from bagel.data import DataConfig, validate
+    from bagel.data.check_file import check_file
     from bagel.infer.pipeline import find_model
-    from bagel.tokens import Tokenizer
 
-    folder = find_model(model)
-    data = DataConfig.from_dict(_data_part(config))
-    report = validate(data, read_config(folder), Tokenizer.from_folder(folder), rows=rows or None, sheets=sheets)
+    report = check_file(config, find_model(model), rows=rows or None, sheets=sheets)
     print(report)
     report.raise_if_bad()
-
-
-def _data_part(path: Path) -> dict[str, object]:
-    import yaml
-
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as YAML ({error}); correct the file.") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path} must hold an object with `data`, or the datasets themselves.")
-    data = found.get("data", found)
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: data must be an object.")
-    return data
 
 
 def bench_train(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:

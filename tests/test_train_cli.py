@@ -1,0 +1,91 @@
+"""From rows to a trained folder by the command line: data check, train, export, and using what came out."""
+
+import json
+import shutil
+
+import pytest
+
+from bagel.app.cli import main
+from conftest import CHECKPOINT, GOLDEN
+
+DATA = """
+data:
+  expected_num_tokens: 200
+  max_num_tokens: 400
+  max_num_tokens_per_sample: 300
+  workers: 0
+  datasets:
+    - {{name: questions, recipe: understand, path: {folder}/rows.jsonl, root: {folder}}}
+"""
+RUN = """
+run: {folder}/run
+model: {{path: {model}}}
+steps: 2
+device: cpu
+loss: {{ce_limit: null}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five rows about one picture, data.yaml and train.yaml."""
+    shutil.copy(GOLDEN / "images" / "wide.png", tmp_path / "wide.png")
+    turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "a red cube"}]
+    row = json.dumps({"image": "wide.png", "conversations": turns})
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n" * 5)
+    (tmp_path / "data.yaml").write_text(DATA.format(folder=tmp_path))
+    (tmp_path / "train.yaml").write_text((RUN + DATA).format(folder=tmp_path, model=CHECKPOINT))
+    return tmp_path
+
+
+def code(*arguments):
+    """The exit code of a command."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stopped:
+        return stopped.code
+    return 0
+
+
+def test_data_check(folder, capsys):
+    assert code("data", "check", folder / "data.yaml", "--sheets", folder / "sheets") == 0
+    assert "5 rows in 1 files, 5 checked" in capsys.readouterr().out
+    assert (folder / "sheets" / "questions.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("rows.jsonl", '{"image": "gone.png", "conversations": []}\n'), "questions"),
+        (("data.yaml", "data: [1, 2]"), "must hold an object"),
+        (("data.yaml", "data: {datasets: ["), "is no YAML"),
+        (("data.yaml", "data: {datasets: [{nome: x}]}"), "nome"),
+    ],
+)
+def test_data_check_refuses(folder, capsys, change, says):
+    (folder / change[0]).write_text(change[1])
+    assert code("data", "check", folder / "data.yaml") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert says in error
+
+
+def test_train_names_a_misspelt_key(folder, capsys):
+    assert code("train", folder / "train.yaml", "stepps=3") == 1
+    error = capsys.readouterr().err
+    assert "stepps" in error
+    assert "steps" in error.replace("stepps", "")
+
+
+def test_train_export_and_use(folder, capsys):
+    assert code("train", folder / "train.yaml") == 0
+    assert code("export", folder / "run", folder / "out") == 0
+    assert {"ema.safetensors", "ae.safetensors", "llm_config.json"} <= {p.name for p in (folder / "out").iterdir()}
+    capsys.readouterr()
+    assert code("chat", "hello", "-m", folder / "out", "--max-tokens", 5, "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["token_ids"]) <= 5
+
+
+def test_export_of_nothing(folder, capsys):
+    assert code("export", folder / "nowhere", folder / "out") == 1
+    assert "nowhere" in capsys.readouterr().err
