@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bagel import Bagel, CheckpointError, ImageOptions, InputError, TextOptions
+from bagel import Bagel, CheckpointError, ImageOptions, InputError, MemoryPlanError, TextOptions
 from bagel.infer.image import ImageStep
 from conftest import CHECKPOINT, error
 
@@ -301,7 +301,7 @@ def test_an_error_of_the_model_leaves_the_session_as_it_was(bagel, red, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "_pass", failing)
         patch.setattr(bagel.runtime.engine, "max_tokens", 8)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(MemoryPlanError):
             session.read(red)
     assert state(session) == before
     session.read(red)

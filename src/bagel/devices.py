@@ -49,7 +49,7 @@ def pick_precision(
 ) -> tuple[torch.dtype, str | None]:
     """-> the dtype to compute in, and fp8, int8 or nf4 where the weights are kept in fewer bits."""
     if precision is not None and precision not in PRECISIONS:
-        raise InputError(f"precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}.")
+        raise InputError(f"precision {precision!r} is unknown; use one of auto, {', '.join(PRECISIONS)}.")
     packed = precision if precision in PACKED_PRECISIONS else None
     return pick_dtype(dtype if precision is None or packed else precision, device), packed
 

@@ -9,6 +9,7 @@ nothing.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from bagel.infer.engine import Engine, Job, Read, Seen
 from bagel.infer.image import COND, NO_IMAGE, NO_TEXT, Guidance, denoise, noise_for, schedule
 from bagel.infer.result import ImageDone, Stats, TextDone
 from bagel.infer.text import Sampler, text_of, write
+from bagel.memory.cards import free_bytes
+from bagel.memory.room import Room
 from bagel.options import ImageOptions, TextOptions, need
 from bagel.pack import LatentPart, PackRules, TextPart, VitPart
 from bagel.tokens import THINK_PROMPT
@@ -34,10 +37,13 @@ _pictures_read = itertools.count()
 
 @dataclass
 class Runtime:
-    """A loaded checkpoint and the engine that runs it."""
+    """A loaded checkpoint, the engine that runs it, and the room that is left for requests. sees: how pictures are
+    read where something is drawn; less than both is for models that were trained so, in a study."""
 
     checkpoint: Checkpoint
     engine: Engine
+    room: Room
+    sees: frozenset[str] = frozenset({"latents", "vit"})
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Runtime:
@@ -51,7 +57,11 @@ class Runtime:
             config.max_latent_size,
             config.interpolate_pos,
         )
-        return cls(checkpoint, Engine(checkpoint.model, rules))
+        device = checkpoint.model.device
+        room = Room(config, checkpoint.model.dtype)
+        if device.type == "cuda":
+            room.free = functools.partial(free_bytes, device)
+        return cls(checkpoint, Engine(checkpoint.model, rules), room)
 
     def fitted(self, image: Image.Image) -> Image.Image:
         """The picture as reading would resize it, so that it reads the same and takes less room until then."""
@@ -166,8 +176,12 @@ class Conversation:
             return [Read(self.cond, TextPart(runtime.checkpoint.tokenizer.segment(item)))]
         image, name = resize(item, runtime.checkpoint.config.images.vae), next(_pictures_read)
         self.size = image.height, image.width
-        reads = [Read(self.cond, runtime.encode(image), what=("latents", name))] if latents else []
-        return [*reads, Read(self.cond, runtime.look(image), what=("vit", name))]
+        reads = []
+        if latents and "latents" in runtime.sees:
+            reads.append(Read(self.cond, runtime.encode(image), what=("latents", name)))
+        if not reads or "vit" in runtime.sees:
+            reads.append(Read(self.cond, runtime.look(image), what=("vit", name)))
+        return reads
 
     # --- writing and drawing -------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import torch
 
 from bagel.errors import InputError
 from bagel.infer.conversation import Conversation, Input, Runtime
+from bagel.infer.demand import demand_of
 from bagel.infer.engine import Job
 from bagel.infer.result import ImageDone, Result, TextDone
 from bagel.options import ImageOptions, TextOptions
@@ -22,10 +23,11 @@ def seed_of(options: ImageOptions | TextOptions) -> int:
 
 def draw(runtime: Runtime, inputs: Sequence[Input], options: ImageOptions) -> Job:
     """A picture by all that the inputs say, with a thought before it where asked."""
-    conversation, result = Conversation(runtime), Result(seed=seed_of(options))
-    with result.stats.phase("read"):
-        yield from conversation.read_inputs(inputs, latents=True, think="image" if options.think else None)
-    yield from draw_next(conversation, options, result)
+    with runtime.room.held(demand_of(runtime.checkpoint, inputs, options)):
+        conversation, result = Conversation(runtime), Result(seed=seed_of(options))
+        with result.stats.phase("read"):
+            yield from conversation.read_inputs(inputs, latents=True, think="image" if options.think else None)
+        yield from draw_next(conversation, options, result)
     return result
 
 
@@ -45,10 +47,11 @@ def draw_next(conversation: Conversation, options: ImageOptions, result: Result)
 
 def answer(runtime: Runtime, inputs: Sequence[Input], options: TextOptions) -> Job:
     """Text by all that the inputs say. With `think` the thought is part of the text, as the model writes it."""
-    conversation, result = Conversation(runtime), Result(seed=seed_of(options))
-    with result.stats.phase("read"):
-        yield from conversation.read_inputs(inputs, latents=False, think="text" if options.think else None)
-    yield from answer_next(conversation, options, result)
+    with runtime.room.held(demand_of(runtime.checkpoint, inputs, text=options)):
+        conversation, result = Conversation(runtime), Result(seed=seed_of(options))
+        with result.stats.phase("read"):
+            yield from conversation.read_inputs(inputs, latents=False, think="text" if options.think else None)
+        yield from answer_next(conversation, options, result)
     return result
 
 
@@ -81,10 +84,11 @@ class Plan:
 def interleave(runtime: Runtime, inputs: Sequence[Input], plan: Plan, image: ImageOptions, text: TextOptions) -> Job:
     """Text and pictures in turn; each is read back before the next, a picture as clean latents and ViT
     features, just as if a user had sent it."""
-    conversation, result = Conversation(runtime), Result(seed=seed_of(image), text="")
-    with result.stats.phase("read"):
-        yield from conversation.read_inputs(inputs, latents=True, think="image" if image.think else None)
-    yield from interleave_next(conversation, plan, image, text, result)
+    with runtime.room.held(demand_of(runtime.checkpoint, inputs, image, text)):
+        conversation, result = Conversation(runtime), Result(seed=seed_of(image), text="")
+        with result.stats.phase("read"):
+            yield from conversation.read_inputs(inputs, latents=True, think="image" if image.think else None)
+        yield from interleave_next(conversation, plan, image, text, result)
     return result
 
 

@@ -11,18 +11,17 @@ import torch
 from PIL import Image
 
 from bagel import checkpoint as checkpoints
-from bagel.devices import pick_device, pick_precision
 from bagel.errors import InputError
 from bagel.images import open_image
 from bagel.infer import jobs
 from bagel.infer.conversation import Runtime
 from bagel.infer.engine import Finished, Job, run
 from bagel.infer.inputs import ImageLike, as_inputs, as_list, as_prompts, check_size, split_fields
+from bagel.infer.loading import Device, Wanted, load_runtime
 from bagel.infer.result import Result
 from bagel.infer.session import Progress, Session
-from bagel.lora_files import Lora, apply
+from bagel.lora_files import Lora
 from bagel.model.config import ModelConfig
-from bagel.model.quantise import quantise
 from bagel.options import ImageOptions, Options, TextOptions, make, settle
 
 
@@ -38,29 +37,33 @@ class Bagel:
         cls,
         model: str | os.PathLike[str] = "mini",
         *,
-        device: str | torch.device = "auto",
+        device: Device = "auto",
         dtype: str | torch.dtype = "auto",
         precision: str | None = None,
+        offload: str | Sequence[str] | None = None,
         lora: Lora | None = None,
         report: checkpoints.Report | None = None,
     ) -> Bagel:
-        """model: a folder in the official layout, `mini` (the embedded model), or a hub name that was
-        downloaded before; nothing is fetched. precision: bf16, fp16, fp32 or fp8, the numbers the weights
-        are kept in; it wins over dtype. lora: an adapter folder, or a list of
-        folders and (folder, weight), merged into the weights. report: called with (bytes read, bytes in all).
+        """model: a folder in the official layout or a packed one, `mini` (the embedded model), or a hub name that
+        was downloaded before; nothing is fetched. device: one, or several GPUs ("cuda:0,cuda:1") that share the
+        layers. precision: bf16, fp16, fp32, fp8, int8 or nf4, the numbers the weights are kept in, or auto, the
+        first that fits; it wins over dtype. offload: parts that are kept on the host (und, gen, vit, vae, embed,
+        head), or auto, as few as need be. lora: an adapter folder, or a list of folders and (folder, weight),
+        merged into the weights. report: called with (bytes read, bytes in all).
 
-        Raises CheckpointError, DeviceError or InputError.
+        On a GPU the memory is planned first; nothing goes to the host and no precision is lowered unless asked.
+
+        Raises CheckpointError, DeviceError, InputError, or MemoryPlanError with the setups that would fit.
         """
-        where = pick_device(device)
-        kind, packed = pick_precision(precision, dtype, where)
-        # An adapter is merged into whole weights, which are quantised afterwards.
-        early = packed if lora is None else None
-        checkpoint = checkpoints.load(find_model(model), where, kind, report, precision=early)
-        if lora is not None:
-            apply(checkpoint.model, lora)
-            if packed:
-                quantise(checkpoint.model, packed)
-        return cls(Runtime.of(checkpoint))
+        return cls(load_runtime(find_model(model), Wanted(device, dtype, precision, offload, lora), report))
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the weights as they are: an official folder, or a packed one in fp8, int8 or nf4, which loads
+        without the original. Raises InputError for a model with parts on the host or on several devices."""
+        model = self.runtime.checkpoint.model
+        if not model.capturable:
+            raise InputError("parts of the model are on the host or on several devices; load it whole to save it.")
+        checkpoints.save(Path(folder), self.runtime.checkpoint)
 
     @property
     def config(self) -> ModelConfig:

@@ -16,6 +16,7 @@ from typing import Any
 
 from bagel.errors import BagelError, InputError
 from bagel.infer.engine import Engine, Finished, Job, Read, Seen
+from bagel.memory.recover import relieved
 from bagel.pack import LatentPart
 
 WRITE, READ, DRAW = "write", "read", "draw"
@@ -222,7 +223,8 @@ class Scheduler:
         try:
             seen = iter(self.engine.forward([read for ticket in tickets for read in ticket.wanted or ()]))
             return [list(itertools.islice(seen, len(ticket.wanted or ()))) for ticket in tickets]
-        except Exception as error:
+        except Exception as failure:
+            error = relieved(failure, self.engine.forget)
             for context, mark in reversed(before):
                 context.back_to(mark)
             if len(tickets) == 1:
@@ -244,7 +246,7 @@ class Scheduler:
             self.active.remove(ticket)
             yield self._end(ticket, Finished(stop.value), "finished")
         except Exception as error:
-            yield self._fail(ticket, error)
+            yield self._fail(ticket, relieved(error, self.engine.forget))
 
     def _fail(self, ticket: Ticket, error: Exception) -> Event:
         self.active.remove(ticket)

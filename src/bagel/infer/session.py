@@ -11,6 +11,7 @@ from PIL import Image
 from bagel.errors import InputError
 from bagel.infer import jobs
 from bagel.infer.conversation import Conversation, Runtime
+from bagel.infer.demand import demand_of
 from bagel.infer.engine import Finished, Job, run
 from bagel.infer.inputs import as_input, check_size, split_fields
 from bagel.infer.result import Result
@@ -58,6 +59,7 @@ class Session:
         """Text, or a picture (PIL, path, bytes). latents: a picture's latents are read too, which drawing from
         it needs; answering does not, and without them it reads as in `Bagel.chat`."""
         value = as_input(item)
+        self._check([value])
         if isinstance(value, Image.Image):
             self._keep(lambda trial: trial.read_image(value, latents=latents))
         else:
@@ -69,6 +71,7 @@ class Session:
         config, size = self._runtime.checkpoint.config, self.conversation.size
         job = "edit" if size else "draw"
         settled = check_size(settle(make(ImageOptions, options, fields), job, config.presets), config)
+        self._check([], settled)
         result = Result(seed=jobs.seed_of(settled))
         trial = self.conversation.fork()
 
@@ -86,6 +89,7 @@ class Session:
         """The next answer. think, here and in `draw`: the system prompt for thinking is read in this turn alone."""
         presets = self._runtime.checkpoint.config.presets
         settled = settle(make(TextOptions, options, fields), "chat", presets)
+        self._check([], text=settled)
         result = Result(seed=jobs.seed_of(settled))
         trial = self.conversation.fork()
 
@@ -109,8 +113,18 @@ class Session:
         result = Result(seed=jobs.seed_of(drawn), text="")
         written = settle(text, "chat", config.presets)
         plan = jobs.Plan(parts, max_images)
+        self._check([], drawn, written)
         self._keep(lambda trial: jobs.interleave_next(trial, plan, drawn, written, result))
         return result
+
+    def _check(
+        self, inputs: Sequence[str | Image.Image], image: ImageOptions | None = None, text: TextOptions | None = None
+    ) -> None:
+        """Raises MemoryPlanError where a turn would not fit to its end; nothing has been done then."""
+        runtime, conversation = self._runtime, self.conversation
+        if runtime.room.free is not None:
+            held, size = conversation.cond.length, conversation.size
+            runtime.room.check(demand_of(runtime.checkpoint, inputs, image, text, held=held, size=size))
 
     def _keep(self, turn: Callable[[Conversation], Job]) -> None:
         """Runs a turn on a fork, and goes on from there once it is done."""

@@ -8,7 +8,7 @@ The embedding table's rows are looked up where it lies. Nothing is put on the ho
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -156,9 +156,12 @@ def _asked(card: Card, precision: str | None, offload: str | tuple[str, ...] | N
                 yield setup_for(card, one, choice, tile)
 
 
-def parts_of(offload: str | tuple[str, ...] | None) -> tuple[str, ...]:
+def parts_of(offload: str | Sequence[str] | None) -> tuple[str, ...]:
     """Words like "und,vae", in a fixed order. Raises InputError."""
-    words = tuple(w.strip() for w in offload.split(",")) if isinstance(offload, str) else tuple(offload or ())
+    words = offload.split(",") if isinstance(offload, str) else offload or ()
+    if not isinstance(words, (list, tuple)):
+        raise InputError(f"offload is {offload!r}; use auto or some of {', '.join(OFFLOADABLE)}.")
+    words = tuple(str(word).strip() for word in words)
     for word in words:
         if word not in OFFLOADABLE:
             raise InputError(f"offload {word!r} is unknown; use auto or some of {', '.join(OFFLOADABLE)}.")
@@ -203,4 +206,4 @@ def refusal(asked: Plan, others: list[Plan]) -> str:
 
 
 def gib(size: int) -> str:
-    return f"{size / GIB:.1f} GiB"
+    return f"{size / GIB:.1f} GiB" if size >= GIB // 10 or not size else f"{size / 2**20:.1f} MiB"

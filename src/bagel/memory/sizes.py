@@ -29,6 +29,7 @@ DECODE_MAPS, ENCODE_MAPS = 6.2, 4.5
 WORKSPACE = 64 * 2**20
 _GRAIN = 256  # of a context's storage
 _LONG_MLP, _MLP_SLICE = 6144, 4096  # of `bagel.model.kernels`
+_MOST = 16640  # tokens of a pass, of `bagel.infer.engine`
 _WIDENING = 128 * 2**20  # of `bagel.model.packed`
 
 
@@ -106,7 +107,7 @@ def allocated(size: int) -> int:
 class Demand:
     """What a request asks of memory. height, width: of the picture drawn, 0 for text alone; branches: contexts
     that guidance computes; text, latents, patches: tokens read; encoded: the largest picture read as latents;
-    max_tokens: written; batch: like requests side by side."""
+    max_tokens: written; batch: like requests side by side; held: tokens that a session holds already."""
 
     height: int = 0
     width: int = 0
@@ -117,6 +118,7 @@ class Demand:
     encoded: tuple[int, int] = (0, 0)
     max_tokens: int = 0
     batch: int = 1
+    held: int = 0
 
     @classmethod
     def of(
@@ -167,15 +169,15 @@ def vae_bytes(config: VAEConfig, size: tuple[int, int], dtype: torch.dtype, maps
 def held_bytes(config: ModelConfig, demand: Demand, dtype: torch.dtype) -> tuple[int, int]:
     """Keys and values of a request: of what was read, and with the branches that draw or the text that is
     written behind it."""
-    read = demand.read
-    base = kv_bytes(config, read, dtype)
-    pictures = demand.latents + demand.patches
+    read = demand.held + demand.read
+    base = kv_bytes(config, read, dtype) if demand.read else 0
+    pictures = demand.held + demand.latents + demand.patches
     if pictures and demand.height:  # guidance holds the texts alone as well
         base += kv_bytes(config, demand.text, dtype)
     grown = 0
     if demand.height:
         fresh = demand.drawn(config) + 2
-        lengths = [read, read if pictures else 0, demand.text if pictures else 0][: demand.branches]
+        lengths = [read, read if pictures else 0, demand.held + demand.text if pictures else 0][: demand.branches]
         grown = sum(kv_bytes(config, max(length + fresh, length * 3 // 2), dtype) for length in lengths)
     if demand.max_tokens:
         grown = max(grown, kv_bytes(config, max(read + demand.max_tokens, read * 3 // 2), dtype))
@@ -183,7 +185,7 @@ def held_bytes(config: ModelConfig, demand: Demand, dtype: torch.dtype) -> tuple
 
 
 def phases(
-    config: ModelConfig, demand: Demand, dtype: torch.dtype, *, widened: bool = False, most: int = 16640, tile: int = 0
+    config: ModelConfig, demand: Demand, dtype: torch.dtype, *, widened: bool = False, most: int = _MOST, tile: int = 0
 ) -> dict[str, int]:
     """Peak of each phase of a request besides the weights. most: tokens of a pass (a longer read goes alone);
     tile: side of a tile in pixels where the autoencoder works tile by tile."""
@@ -213,3 +215,19 @@ def phases(
             base + others + vae_bytes(config.vae, area((demand.height, demand.width)), dtype, DECODE_MAPS) + WORKSPACE
         ) + (pixels if tile else 0)
     return found
+
+
+def needed(
+    config: ModelConfig, demands: list[Demand], dtype: torch.dtype, *, widened: bool = False, tile: int = 0
+) -> int:
+    """Of several requests side by side, besides the weights: the contexts of all, grown, and the largest work of
+    any pass or picture. Of a single one its largest phase."""
+    each = [phases(config, demand, dtype, widened=widened, tile=tile) for demand in demands]
+    if len(demands) == 1:
+        return max(each[0].values())
+    held = [held_bytes(config, demand, dtype) for demand in demands]
+    alone = max(max(found.values()) - full for found, (_, full) in zip(each, held, strict=True))
+    gen = sum(demand.drawn(config) * demand.branches * demand.batch for demand in demands)
+    und = sum((demand.text + demand.patches) * demand.batch for demand in demands)
+    together = pass_bytes(config, min(und, _MOST), min(gen, _MOST), dtype, widened=widened)
+    return sum(full for _, full in held) + max(alone, together)

@@ -1,0 +1,164 @@
+"""From a folder to a runtime: the plan, the weights in their places and numbers, adapters merged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bagel import checkpoint as checkpoints
+from bagel.checkpoint import Checkpoint, Place, read_config, read_tokenizer
+from bagel.devices import pick_device, pick_precision
+from bagel.errors import InputError
+from bagel.infer.conversation import Runtime
+from bagel.lora_files import Lora, apply
+from bagel.memory.cards import Card
+from bagel.memory.place import arrange, placer, split_placer, spread
+from bagel.memory.plan import FEWEST_SLOTS, Plan, Setup, choose, parts_of
+from bagel.memory.sizes import Demand
+from bagel.model.config import ModelConfig
+from bagel.model.quantise import is_quantised, quantised, replace_module
+from bagel.options import PRESETS
+from bagel.packed_files import packed_precision
+
+Device = str | torch.device | Sequence[str | torch.device]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for: see `Bagel.load`."""
+
+    device: Device = "auto"
+    dtype: str | torch.dtype = "auto"
+    precision: str | None = None
+    offload: str | Sequence[str] | None = None
+    lora: Lora | None = None
+
+
+def load_runtime(folder: Path, wanted: Wanted, report: checkpoints.Report | None = None) -> Runtime:
+    devices = pick_devices(wanted.device)
+    stored = _stored_precision(folder, wanted)
+    wanted = replace(wanted, precision=stored or wanted.precision)
+    setup = setup_of(folder, wanted, devices)
+    config = read_config(folder)
+    where = placer(setup, devices[0])
+    if len(devices) > 1:
+        where = split_placer(config.llm.num_hidden_layers, devices)
+    # An adapter is merged into whole weights, on the host where they may not fit the device; they are quantised
+    # afterwards.
+    late = wanted.lora is not None and setup.packed is not None
+    host = torch.device("cpu")
+    checkpoint = checkpoints.load(
+        folder,
+        devices[0],
+        setup.dtype,
+        report,
+        precision=None if late or stored else setup.packed,
+        place=(lambda name: where(name) if name.startswith("vae.") else host) if late else where,
+    )
+    if wanted.lora is not None:
+        apply(checkpoint.model, wanted.lora)
+    if late:
+        _quantise_and_place(checkpoint, str(setup.packed), devices[0], where)
+    runtime = Runtime.of(checkpoint)
+    if len(devices) > 1:
+        spread(checkpoint, devices)
+    else:
+        arrange(checkpoint, setup, devices[0])
+    _measure_room(runtime, setup)
+    return runtime
+
+
+def pick_devices(device: Device) -> list[torch.device]:
+    """One, or several as a list or with commas: cuda:0,cuda:1. Raises InputError or DeviceError."""
+    names: Any = device.split(",") if isinstance(device, str) else device
+    names = names if isinstance(names, (list, tuple)) else [names]
+    found = [pick_device(name.strip() if isinstance(name, str) else name) for name in names]
+    if not found:
+        raise InputError("no device is given; use auto, cpu, cuda, cuda:1, mps, or several GPUs with commas.")
+    return found
+
+
+def setup_of(folder: Path, wanted: Wanted, devices: Sequence[torch.device]) -> Setup:
+    """On a GPU by plan; elsewhere what was asked for is done, and nothing else. Raises MemoryPlanError."""
+    first, precision = devices[0], wanted.precision
+    parts = parts_of(_words(wanted.offload)) if wanted.offload != "auto" else ()
+    if len(devices) > 1 and (wanted.offload or first.type == "mps"):
+        raise InputError("offload and several devices do not go together; choose one of them.")
+    if first.type == "cuda" and len(devices) == 1:
+        kind, _ = pick_precision(None if precision == "auto" else precision, wanted.dtype, first)
+        card = replace(Card.of(first), dtype=kind)
+        return plan_for(folder, card, precision, wanted.offload).setup
+    kind, packed = pick_precision(None if precision == "auto" else precision, wanted.dtype, first)
+    return Setup(packed or _NAMES[kind], kind, parts, slots=FEWEST_SLOTS if {"und", "gen"} & set(parts) else 0)
+
+
+_NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+
+
+def plan_for(
+    folder: Path,
+    card: Card,
+    precision: str | None = None,
+    offload: str | Sequence[str] | None = None,
+    demand: Demand | None = None,
+) -> Plan:
+    """The plan of a folder on a card. demand: one picture at the checkpoint's own size, unless given. Raises
+    MemoryPlanError."""
+    config = read_config(folder)
+    tokens = len(read_tokenizer(folder))
+    return choose(config, card, demand or usual_demand(config), precision, _words(offload), tokens)
+
+
+def usual_demand(config: ModelConfig) -> Demand:
+    preset = {**PRESETS["draw"], **config.presets.get("draw", {})}
+    return Demand.of(config, "draw", preset["height"], preset["width"])
+
+
+def _words(offload: str | Sequence[str] | None) -> str | tuple[str, ...] | None:
+    return offload if isinstance(offload, str) or offload is None else tuple(offload)
+
+
+def _stored_precision(folder: Path, wanted: Wanted) -> str | None:
+    stored = packed_precision(folder)
+    if stored and wanted.precision not in (None, "auto", stored):
+        raise InputError(
+            f"{os.fspath(folder)} is packed in {stored}, and precision {wanted.precision!r} was asked for; leave it "
+            "out, or pack the original again."
+        )
+    if stored and wanted.lora is not None:
+        raise InputError("an adapter cannot be merged into packed weights; load the original with it, and pack that.")
+    return stored
+
+
+def _quantise_and_place(checkpoint: Checkpoint, precision: str, device: torch.device, where: Place) -> None:
+    """Quantises a model that lies on the host, a module at a time on the device, and puts all in its place."""
+    model = checkpoint.model
+    for name, owner in list(model.named_modules()):
+        if is_quantised(model, owner, precision):
+            packed = quantised(model, owner.to(device), precision)
+            assert packed is not None
+            replace_module(model, owner, packed.to(where(f"{name}.weight")))
+            owner._parameters.clear()
+            continue
+        for key, value in owner._parameters.items():
+            if value is not None:
+                value.data = value.data.to(where(f"{name}.{key}"))
+
+
+def _measure_room(runtime: Runtime, setup: Setup) -> None:
+    """What a request's demand depends on besides its numbers."""
+    runtime.room.tile = setup.tile
+    runtime.room.widened = setup.packed in ("int8", "nf4")
+    model, vae = runtime.checkpoint.model, runtime.checkpoint.vae
+    visitors = {"vit": model.vit, "vae": vae, "head": model.lm_head}
+    sizes = [
+        sum(value.numel() * value.element_size() for value in module.parameters())
+        for part, module in visitors.items()
+        if part in setup.offload
+    ]
+    runtime.room.extra = max(sizes, default=0)

@@ -1,0 +1,89 @@
+"""Whether a request that comes now will have room to its end. What cannot is refused before it starts.
+
+A room keeps the demands of the requests under way: their contexts have yet to grow to what they asked for, so
+that the device's free memory alone would promise the same bytes twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from bagel.errors import MemoryPlanError
+from bagel.memory.plan import gib, headroom
+from bagel.memory.sizes import Demand, kv_bytes, needed
+from bagel.model.config import ModelConfig
+
+
+@dataclass
+class Room:
+    """free: the device's free bytes, None where nobody counts them (the CPU); widened, tile: see `sizes.phases`;
+    extra: bytes that visiting weights take while a request runs."""
+
+    config: ModelConfig
+    dtype: torch.dtype
+    free: Callable[[], int] | None = None
+    widened: bool = False
+    tile: int = 0
+    extra: int = 0
+    _active: list[Demand] = field(default_factory=list, init=False, repr=False)
+    _budget: int = field(default=0, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    @contextmanager
+    def held(self, demand: Demand) -> Iterator[None]:
+        """Around a request. Raises MemoryPlanError where it would not fit beside those under way."""
+        self._enter(demand)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._active.remove(demand)
+
+    def check(self, demand: Demand) -> None:
+        """As `held`, for a request that has not started."""
+        with self.held(demand):
+            pass
+
+    def places(self) -> int:
+        """Tokens that the contexts of all requests may hold in what is free now, half of it left for the work."""
+        return 2**62 if self.free is None else self.free() // 2 // max(kv_bytes(self.config, 256, self.dtype) // 256, 1)
+
+    def _enter(self, demand: Demand) -> None:
+        with self._lock:
+            if self.free is not None:
+                if not self._active:
+                    self._budget = self.free()
+                self._refuse_what_is_too_much(demand)
+            self._active.append(demand)
+
+    def _refuse_what_is_too_much(self, demand: Demand) -> None:
+        def bytes_of(demands: list[Demand]) -> int:
+            if not demands:
+                return 0
+            work = needed(self.config, demands, self.dtype, widened=self.widened, tile=self.tile) + self.extra
+            return work + headroom(work)
+
+        whole, others = bytes_of([*self._active, demand]), bytes_of(self._active)
+        if whole <= self._budget:
+            return
+        beside = f" beside {gib(others)} of what runs already" if self._active else ""
+        raise MemoryPlanError(
+            f"the request needs {gib(bytes_of([demand]))} of memory besides the weights{beside}, but "
+            f"{gib(self._budget)} are free: {described(demand)}. Ask for a smaller picture, fewer at once or a shorter "
+            "text, or load the model in fewer bits or with offload."
+        )
+
+
+def described(demand: Demand) -> str:
+    """What the numbers come from."""
+    words = [f"{demand.read:,} tokens to read"]
+    if demand.height:
+        words.append(f"a picture of {demand.height} x {demand.width} in {demand.branches} branches")
+    if demand.max_tokens:
+        words.append(f"up to {demand.max_tokens:,} tokens to write")
+    return ", ".join(words)
