@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -31,6 +31,7 @@ def world(
     exercises: Number = 1000,
     thoughts: bool = True,
     free: bool = False,
+    see: tuple[Literal["context", "look"], ...] = ("context", "look"),
     batch: Number = 32,
     oracle: str | None = None,
     device: str = "auto",
@@ -59,6 +60,8 @@ def world(
         Ask for thoughts where the exercise has them.
     free:
         Let the model decide what comes next where several outputs are wanted.
+    see:
+        How given pictures are read where something is drawn, as the model was trained: context (latents), look (ViT).
     batch:
         Exercises side by side.
     oracle:
@@ -76,7 +79,7 @@ def world(
     from bagel.eval.summary import table
     from bagel.infer.pipeline import Bagel
 
-    plan = Plan(tasks=tasks, count=limit, seed=exercises, split=split, think=thoughts, free=free)
+    plan = Plan(tasks=tasks, count=limit, seed=exercises, split=split, think=thoughts, free=free, see=see)
     chosen: Any = options_from(ImageOptions, options)
     with loading(model) as report:
         bagel = Bagel.load(model, device=device, precision=precision, report=report)

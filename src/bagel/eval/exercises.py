@@ -32,7 +32,8 @@ class Plan:
 
     tasks: tasks (`draw`) or categories (`draw/counting`), empty for all; count: of each category; seed: of the
     exercises and of the noise; split: heldout or train. think: thoughts are asked for where the exercise has them.
-    free: of exercises with several outputs the model decides what comes next; else their kinds are given.
+    free: of exercises with several outputs the model decides what comes next; else their kinds are given. see: how
+    given pictures are read by exercises that draw, as the model was trained: context (latents), look (ViT), both.
     """
 
     tasks: tuple[str, ...] = ()
@@ -41,9 +42,12 @@ class Plan:
     split: str = "heldout"
     think: bool = True
     free: bool = False
+    see: tuple[str, ...] = ("context", "look")
 
     def __post_init__(self) -> None:
         choose(self.split, ("train", "heldout"), "split")
+        for use in self.see or ("nothing",):
+            choose(use, tuple(SEES), "see")
         if self.count < 1:
             raise InputError(f"the number of exercises is {self.count}; it must be at least 1.")
         _ = self.categories
@@ -67,6 +71,10 @@ class Plan:
             for task, category in self.categories:
                 sample = world.make(task, category, self.seed, index, split)
                 yield Exercise(f"{task}/{category}/{index}", sample if self.think else sample.without_thoughts())
+
+
+SEES = {"context": "latents", "look": "vit"}
+"""The words of training for what inference reads."""
 
 
 class Exercise(NamedTuple):

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from bagel.errors import InputError
-from bagel.eval.exercises import Plan, Verdict, job_of, judged, outputs_of
+from bagel.eval.exercises import SEES, Plan, Verdict, job_of, judged, outputs_of
 from bagel.eval.sheet import Shown, sheet
 from bagel.eval.summary import Count, counted, table
 from bagel.infer.engine import Finished, run
@@ -42,6 +42,7 @@ def answered(
 ) -> Iterator[Shown]:
     """Exercises with their outputs and verdicts, but those that are `done`. oracle: in place of the model's outputs
     the true ones, as they are or once through the autoencoder."""
+    runtime = dataclasses.replace(bagel.runtime, sees=frozenset(SEES[use] for use in plan.see))
     todo = (exercise for exercise in plan.exercises() if exercise.name not in done)
     while group := list(islice(todo, batch)):
         if oracle:
@@ -49,8 +50,8 @@ def answered(
                 outputs = [_passed(bagel, output, oracle) for output in exercise.truth()]
                 yield Shown(exercise, outputs, judged(exercise, outputs))
             continue
-        requests = [job_of(bagel.runtime, exercise, image, text, plan.free) for exercise in group]
-        for number, event in run(bagel.runtime.engine, requests):
+        requests = [job_of(runtime, exercise, image, text, plan.free) for exercise in group]
+        for number, event in run(runtime.engine, requests):
             if isinstance(event, Finished):
                 exercise, outputs = group[number], outputs_of(group[number], event.result)
                 yield Shown(exercise, outputs, judged(exercise, outputs, event.result.text))

@@ -1,4 +1,4 @@
-"""`python -m bagel.mini start OUT | table | autoencoder CONFIG [key=value ...] | pieces split|join ...`"""
+"""`python -m bagel.mini start OUT | table | autoencoder CONFIG [key=value ...] | package SOURCE OUT | pieces split|join ...`"""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ def main(arguments: list[str]) -> None:
             from bagel.mini.autoencoder import run
 
             run(Path(config), overrides)
+        case ["package", source, out]:
+            from bagel.mini.folder import package
+
+            print(f"{package(Path(source), Path(out)):,} bytes")
         case ["pieces", "split" | "join" as verb, source, out]:
             from bagel.mini import pieces
 

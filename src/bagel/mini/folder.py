@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bagel.checkpoint import VAE_WEIGHTS, build
+from bagel.checkpoint import VAE_WEIGHTS, build, load, save
+from bagel.errors import CheckpointError
 from bagel.mini.words import train_tokenizer, wording
 from bagel.model.config import ModelConfig
 from bagel.model.vae import VAE
 from bagel.train.fresh import fresh
 
+BUDGET_BYTES = 28_000_000
 TEXTS = 4000
 """Exercises of each task from which the tokenizer is learnt."""
 
@@ -39,6 +41,19 @@ def write_autoencoder(out: Path, config: ModelConfig, values: dict[str, Tensor],
     (out / "ae_config.json").write_text(text, encoding="utf-8")
     tensors = {name: value.detach().cpu().contiguous() for name, value in values.items()}
     save_file(tensors, out / VAE_WEIGHTS, metadata={"format": "pt"})
+
+
+def package(source: Path, out: Path) -> int:
+    """A trained folder as it is embedded: every number in bf16, the autoencoder's too; -> its bytes. Raises
+    CheckpointError if it is over the budget."""
+    checkpoint = load(source, torch.device("cpu"), torch.bfloat16)
+    save(out, checkpoint)
+    tensors = {name: value.detach().bfloat16().contiguous() for name, value in checkpoint.vae.named_parameters()}
+    save_file(tensors, out / VAE_WEIGHTS, metadata={"format": "pt"})
+    size = sum(path.stat().st_size for path in out.iterdir() if path.is_file())
+    if size > BUDGET_BYTES:
+        raise CheckpointError(f"{out} holds {size:,} bytes, more than {BUDGET_BYTES:,}; make the model smaller.")
+    return size
 
 
 def new_vae(config: ModelConfig, seed: int = 0) -> VAE:

@@ -43,7 +43,7 @@ MINI = ModelConfig(
         patch_size=TOKEN,
         image_size=SIDE,
     ),
-    vae=VAEConfig(ch=32, ch_mult=(1, 2, 3, 3), num_res_blocks=1, scale_factor=1.0, shift_factor=0.0),
+    vae=VAEConfig(ch=32, ch_mult=(1, 2, 3, 3), num_res_blocks=1, norm_groups=8, scale_factor=1.0, shift_factor=0.0),
     latent_patch_size=2,
     max_latent_size=SIDE // TOKEN,
     vit_max_num_patch_per_side=SIDE // TOKEN,

@@ -86,7 +86,8 @@ class ViTConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
-    """The autoencoder; the defaults are FLUX's."""
+    """The autoencoder; the defaults are FLUX's. norm_groups: of every GroupNorm; a narrow one needs fewer, since a
+    group of one channel forgets how bright a picture is."""
 
     in_channels: int = 3
     out_ch: int = 3
@@ -94,6 +95,7 @@ class VAEConfig:
     ch_mult: tuple[int, ...] = (1, 2, 4, 4)
     num_res_blocks: int = 2
     z_channels: int = 16
+    norm_groups: int = 32
     scale_factor: float = 0.3611
     shift_factor: float = 0.1159
 
@@ -105,6 +107,7 @@ class VAEConfig:
     def __post_init__(self) -> None:
         for width in (self.ch, *(self.ch * m for m in self.ch_mult)):
             _divides(32, width, "32", "a width of the autoencoder (ch, ch x ch_mult)")
+        _divides(self.norm_groups, 32, "norm_groups", "32 (the autoencoder's widths are multiples of it)")
         for name, channels in (("in_channels", self.in_channels), ("out_ch", self.out_ch)):
             if channels != 3:
                 raise ValueError(f"{name} is {channels}; pictures have 3 channels")

@@ -151,6 +151,9 @@ class VAE(nn.Module):
         super().__init__()
         self.config = config
         self.encoder, self.decoder = Encoder(config), Decoder(config)
+        for module in self.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.num_groups = config.norm_groups
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """pixels [B, 3, H, W] in [-1, 1] -> latents float32 [B, C, h, w]: the posterior's mean, or, given a

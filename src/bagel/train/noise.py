@@ -49,9 +49,12 @@ class LatentEncoder:
         latents: dict[int, Tensor] = {}
         for numbers in alike.values():
             moments = self._moments([batch.picture(number) for number in numbers])
+            if not self.part.sample:  # many small pictures: few launches
+                latents |= dict(zip(numbers, self.vae.draw(torch.stack(moments)), strict=True))
+                continue
             for number, one in zip(numbers, moments, strict=True):
                 seed = batch.picture_seeds[number]
-                generator = torch.Generator(one.device).manual_seed(seed) if self.part.sample else None
+                generator = torch.Generator(one.device).manual_seed(seed)
                 latents[number] = self.vae.draw(one[None], generator)[0]
         return [latents[number] for number in batch.picture_of]
 

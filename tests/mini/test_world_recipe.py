@@ -1,0 +1,128 @@
+"""The world as training data: segments, labels, dropout groups, splits, resume."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from bagel import world
+from bagel.data import DataConfig, PackLoader
+from bagel.data.config import DatasetConfig
+from bagel.data.recipes import Cook
+from bagel.data.recipes.world import WorldOptions, exercise, parts_of
+from bagel.data.sample import Picture, Text, Use
+from bagel.errors import InputError
+from bagel.mini.sizes import TOY
+from bagel.mini.words import train_tokenizer, wording
+from bagel.tokens import THINK_PROMPT
+from bagel.world.splits import heldout
+
+BOTH = (Use.CONTEXT, Use.LOOK)
+
+
+def told(parts: list[Any]) -> list[tuple[str, str | None]]:
+    """Kind of each part and what its last marker teaches."""
+    return [
+        ("text" if isinstance(p, Text) else p.use.value, p.then.value if p.then else None)  #
+        for p in parts
+    ]
+
+
+def test_drawing() -> None:
+    parts = parts_of(world.make("draw", "colours", 0, 0), BOTH)
+    assert told(parts) == [("text", "image"), ("target", None)]
+    assert parts[0].drop is not None
+
+
+def test_the_end_is_learnt_where_the_picture_is_read_back() -> None:
+    parts = parts_of(world.make("draw", "colours", 0, 0), BOTH, read_back=True)
+    assert told(parts) == [("text", "image"), ("target", None), ("context", None), ("look", "end")]
+
+
+def test_asking_reads_through_the_vit_alone() -> None:
+    parts = parts_of(world.make("ask", "colour", 0, 0), BOTH)
+    assert {p.use for p in parts if isinstance(p, Picture)} == {Use.LOOK}
+    assert told(parts)[-2:] == [("text", "text"), ("text", "end")]
+    assert parts[-1].loss
+    assert all(p.drop is None for p in parts)
+
+
+def test_steps_are_thought_and_drawn_in_turn() -> None:
+    parts = parts_of(world.make("think", "steps", 0, 0), BOTH)
+    assert told(parts) == [
+        ("text", None), ("context", None), ("look", None), ("text", "text"), ("text", "image"),
+        ("target", None), ("context", None), ("look", "text"), ("text", "image"),
+        ("target", None), ("context", None), ("look", "end"),
+    ]  # fmt: skip
+    assert parts[0].text == THINK_PROMPT["image"]
+    prompt, first, second = parts[3], parts[4], parts[8]
+    assert prompt.drop == first.drop != second.drop
+    assert len({p.drop for p in parts if isinstance(p, Picture) and p.use is not Use.TARGET}) == 1
+    assert isinstance(parts[1].image, Image.Image)
+    assert parts[5].image is parts[6].image  # encoded once
+
+
+def test_train_exercises_hold_no_heldout_combination() -> None:
+    options = WorldOptions()
+    for number in range(300):
+        assert not any(heldout(combo) for combo in exercise(options, number).combos)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tasks": {"drwa": 1}}, "did you mean 'draw'"),
+        ({"tasks": {"draw/colour": 1}}, "did you mean 'colours'"),
+        ({"tasks": {"draw": 0}}, "every weight is 0"),
+        ({"chinese": 2.0}, "between 0 and 1"),
+        ({"see": ["pixels"]}, "see"),
+    ],
+)
+def test_options_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Cook(DatasetConfig(name="w", recipe="world", options=options))
+
+
+def test_no_path_is_wanted() -> None:
+    with pytest.raises(InputError, match="reads no files"):
+        DataConfig.from_dict({"datasets": [{"name": "w", "recipe": "world", "path": "x"}]})
+
+
+def test_language_and_tasks_as_asked() -> None:
+    options = WorldOptions(tasks={"draw/colours": 1, "turn": 1}, chinese=1.0)
+    made = [exercise(options, number) for number in range(20)]
+    assert {sample.task for sample in made} == {"draw", "turn"}
+    assert {sample.language for sample in made} == {"zh"}
+
+
+def test_thoughts_are_left_out_as_often_as_asked() -> None:
+    cook = Cook(DatasetConfig(name="w", recipe="world", options={"tasks": {"think": 1}, "unthought": 1.0}))
+    sample = cook.sample({"number": 3}, "", "w", Random(0))
+    assert not any(isinstance(part, Text) and "<think>" in part.text for part in sample.parts)
+
+
+def test_a_stream_goes_on_exactly() -> None:
+    tokenizer = train_tokenizer(wording(10), 600)
+    config = DataConfig.from_dict(
+        {
+            "datasets": [{"name": "world", "recipe": "world"}],
+            "expected_num_tokens": 1500, "max_num_tokens": 2048, "max_num_tokens_per_sample": 2048,
+            "prefer_buffer_before": 700, "workers": 0,
+        }
+    )  # fmt: skip
+    loader = PackLoader(config, TOY, tokenizer)
+    packs = iter(loader)
+    first = next(packs)
+    rest = [next(packs) for _ in range(2)]
+    again = PackLoader(config, TOY, tokenizer)
+    again.load_state_dict([first.state])
+    for pack, same in zip(rest, iter(again), strict=False):
+        assert pack.samples == same.samples
+        assert (pack.pack.text_ids == same.pack.text_ids).all()
+        assert (pack.levels == same.levels).all()
+        assert not pack.skipped
+    ends = [label for label in first.ce_labels.tolist() if label == tokenizer.start_of_image]
+    assert ends
