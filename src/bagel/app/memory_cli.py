@@ -78,7 +78,7 @@ def pack(
     device: str = "auto",
     dtype: str = "auto",
 ) -> None:
-    """Write a folder with the weights in fewer bits, which loads without the original: bagel pack DIR-nf4 --precision nf4
+    """Write the weights in fewer bits, to load without the original: bagel pack DIR-nf4 -m DIR --precision nf4
 
     Parameters
     ----------

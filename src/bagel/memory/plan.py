@@ -17,6 +17,7 @@ from bagel.devices import DTYPES, PACKED_PRECISIONS
 from bagel.errors import InputError, MemoryPlanError
 from bagel.memory.cards import Card
 from bagel.memory.sizes import GIB, Demand, Weights, phases, weights_of
+from bagel.memory.stream import fetched
 from bagel.model.config import Layers, ModelConfig
 
 OFFLOADABLE = ("und", "gen", "vit", "vae", "embed", "head")
@@ -116,7 +117,7 @@ def plan(config: ModelConfig, card: Card, demand: Demand, setup: Setup, num_toke
     units = weights.num_layers * (1 if config.llm.layers is Layers.DENSE else len(setup.streamed))
     room = card.free - made.peak - made.headroom
     slots = setup.slots or min(units, max(FEWEST_SLOTS, room // weights.layer))
-    moved = (units - slots + 2) * weights.layer if slots < units else 0
+    moved = fetched(units, slots) * weights.layer
     return replace(made, setup=replace(setup, slots=slots), resident=resident + slots * weights.layer, moved=moved)
 
 

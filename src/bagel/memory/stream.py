@@ -31,18 +31,18 @@ class _Piece(NamedTuple):
 
 
 class Unit:
-    """The tensors of one expert in one layer; `seen`: ids of tensors that another unit has."""
+    """The tensors of one expert in one layer; `seen`: modules that another unit has, by id."""
 
     def __init__(self, expert: nn.Module, seen: set[int], pin: bool) -> None:
         self.pieces: list[_Piece] = []
         self.bound: Tensor | None = None
         values: list[Tensor] = []
         self.size = 0
-        for owner in expert.modules():
+        for owner in [module for module in expert.modules() if id(module) not in seen]:
+            seen.add(id(owner))
             for key, value in (*owner._parameters.items(), *owner._buffers.items()):
-                if value is None or id(value) in seen:
+                if value is None:
                     continue
-                seen.add(id(value))
                 size = value.numel() * value.element_size()
                 self.pieces.append(_Piece(owner, key, self.size, size, value.dtype, value.shape))
                 values.append(value.detach())
@@ -67,6 +67,18 @@ class Unit:
 
 def _view(memory: Tensor, piece: _Piece) -> Tensor:
     return memory[piece.start : piece.start + piece.size].view(piece.dtype).view(piece.shape)
+
+
+def ring_of(count: int, num_slots: int) -> tuple[int, int]:
+    """Slots of the ring, and how many of `count` units pass through them in turn."""
+    ring = min(_RING, num_slots) if count > num_slots else 0
+    return ring, count - (num_slots - ring) if ring else 0
+
+
+def fetched(count: int, num_slots: int) -> int:
+    """Units copied in a pass that is like the one before: those that share their slot."""
+    ring, passing = ring_of(count, num_slots)
+    return min(passing, 2 * (passing - ring))
 
 
 class Slot:
@@ -108,8 +120,7 @@ class Stream:
         """Gives every unit of an order its slot; -> those that are to be there first, in order. What already lies
         in a slot and may stay there does."""
         count, num_slots = len(order), len(self.slots)
-        ring = min(_RING, num_slots) if count > num_slots else 0
-        passing = count - (num_slots - ring) if ring else 0
+        ring, passing = ring_of(count, num_slots)
         turns = [order[(2 * i + 1) * count // (2 * passing)] for i in range(passing)]
         taking_turns = {id(unit) for unit in turns}
         staying = [unit for unit in order if id(unit) not in taking_turns]
@@ -189,7 +200,9 @@ def stream(decoder: Decoder, parts: Sequence[str], num_slots: int, device: torch
     pin = device.type == "cuda"
     for block in decoder.layers:
         experts: dict[str, Any] = {"und": block.und, "gen": block.gen}
-        wanted = [name for name in ("und", "gen") if name in parts or block.gen is block.und]
+        wanted = [name for name in ("und", "gen") if name in parts]
+        if block.gen is block.und:
+            wanted = ["und"]
         units = {name: Unit(experts[name], seen, pin) for name in wanted}
         layers.append({name: unit for name, unit in units.items() if unit.size})
     made = Stream(layers, max(2, min(num_slots, sum(map(len, layers)))), device)

@@ -53,9 +53,11 @@ class Tiled(nn.Module):
 
 
 def _ramp(length: int, overlap: int, device: torch.device) -> Tensor:
-    """1 in the middle, falling towards both ends over `overlap` places."""
+    """1 in the middle, falling to nearly 0 over the middle half of the overlap: the outermost places, which see
+    the tile's edge, count only where no other tile has them."""
     place = torch.arange(length, device=device, dtype=torch.float32) + 0.5
-    return (torch.minimum(place, length - place) / max(overlap, 1)).clamp(max=1.0)
+    inside = torch.minimum(place, length - place) - overlap / 4
+    return (inside / max(overlap / 2, 1)).clamp(1e-4, 1.0)
 
 
 def tile_vae(vae: VAE, tile: int) -> None:

@@ -1,0 +1,149 @@
+"""Requests that would not fit are refused before they start, and memory that ran out is given back."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from PIL import Image
+
+from bagel import Bagel, Finished, MemoryPlanError
+from bagel.infer import jobs
+from bagel.infer.context import Context
+from bagel.infer.conversation import Runtime
+from bagel.infer.demand import demand_of
+from bagel.infer.engine import Engine
+from bagel.infer.scheduler import Failed, Scheduler
+from bagel.memory.recover import is_out_of_memory, relieved
+from bagel.memory.room import Room
+from bagel.memory.sizes import GIB, Demand, needed
+from bagel.options import ImageOptions, TextOptions, settle
+from conftest import CHECKPOINT
+
+SMALL = {"height": 64, "width": 64, "num_timesteps": 3, "seed": 1}
+PICTURE = Image.new("RGB", (64, 64), (200, 30, 30))
+
+
+@pytest.fixture
+def own() -> Bagel:
+    """A model whose room may be made small."""
+    return Bagel.load(CHECKPOINT, device="cpu")
+
+
+def need_of(model: Bagel, *demands: Demand) -> int:
+    work = needed(model.config, list(demands), torch.float32)
+    return work + int(0.3 * GIB + 0.1 * work)
+
+
+def drawn(model: Bagel, **fields):
+    return settle(ImageOptions(**{**SMALL, **fields}), "draw", model.config.presets)
+
+
+def test_a_request_that_does_not_fit_is_refused_before_it_starts(own):
+    demand = demand_of(own.runtime.checkpoint, ["a cube"], drawn(own))
+    own.runtime.room.free = lambda: need_of(own, demand)
+    assert own.draw("a cube", **SMALL).image
+    passes = own.runtime.engine.passes
+    with pytest.raises(MemoryPlanError, match=r"needs .* but .* are free: .* 512 x 512 in 2 branches"):
+        own.draw("a cube", **{**SMALL, "height": 512, "width": 512})
+    with pytest.raises(MemoryPlanError, match="tokens to read"):
+        own.chat("word " * 20_000, max_tokens=4)
+    assert own.runtime.engine.passes == passes
+    assert own.draw("a cube", **SMALL).image
+
+
+def test_others_go_on_when_one_is_refused(own):
+    runtime = own.runtime
+    one = demand_of(runtime.checkpoint, ["a cube"], drawn(own))
+    runtime.room.free = lambda: need_of(own, one, one)
+    scheduler = Scheduler(runtime.engine)
+    for prompt in ("a cube", "a cone", "a ball"):
+        scheduler.submit(jobs.draw(runtime, [prompt], drawn(own)))
+    events = []
+    while scheduler.busy:
+        events += [(ticket.number, event) for ticket, event in scheduler.step()]
+    ended = {number: event for number, event in events if isinstance(event, (Finished, Failed))}
+    assert isinstance(ended[0], Finished)
+    assert isinstance(ended[1], Finished)
+    assert isinstance(ended[2], Failed)
+    assert "of what runs already" in str(ended[2].error)
+    assert not runtime.room._active
+
+
+def test_a_session_is_refused_before_the_turn(own):
+    session = own.session()
+    session.read("a cube")
+    own.runtime.room.free = lambda: int(0.4 * GIB)
+    before = session.conversation.cond.length
+    with pytest.raises(MemoryPlanError):
+        session.draw(**{**SMALL, "height": 512, "width": 512})
+    with pytest.raises(MemoryPlanError):
+        session.read("word " * 20_000)
+    assert session.conversation.cond.length == before
+    assert session.say(max_tokens=3).text is not None
+
+
+def test_what_a_request_asks(own):
+    checkpoint = own.runtime.checkpoint
+    plain = demand_of(checkpoint, ["a cube"], drawn(own))
+    assert (plain.height, plain.branches, plain.latents, plain.patches) == (64, 2, 0, 0)
+    edit = demand_of(checkpoint, [PICTURE, "make it blue"], settle(ImageOptions(), "edit", own.config.presets))
+    assert edit.branches == 3
+    assert edit.height > 0
+    assert edit.latents == edit.height * edit.width // 256 + 2
+    chat = demand_of(checkpoint, [PICTURE, "what"], text=settle(TextOptions(max_tokens=7), "chat", {}))
+    assert (chat.height, chat.latents, chat.max_tokens) == (0, 0, 7)
+    assert chat.patches > 2
+    assert demand_of(checkpoint, ["x"], drawn(own, cfg_text_scale=1.0)).branches == 1
+
+
+def test_places_follow_the_free_memory(own):
+    room = Room(own.config, torch.float32, lambda: 2**20)
+    assert 0 < room.places() < Room(own.config, torch.float32).places()
+
+
+# --- after running out ---------------------------------------------------------------------------------------
+
+
+def contexts(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref]:
+    """All contexts that are made from now on."""
+    made, plain = [], Context.__init__
+
+    def noted(self, *arguments):
+        made.append(weakref.ref(self))
+        plain(self, *arguments)
+
+    monkeypatch.setattr(Context, "__init__", noted)
+    return made
+
+
+@pytest.mark.parametrize("where", [(Engine, "_pass"), (Runtime, "decode")])
+def test_the_next_request_is_served(own, where, monkeypatch):
+    made = contexts(monkeypatch)
+    owner, name = where
+    whole, calls = getattr(owner, name), []
+
+    def short_of_memory(self, *arguments):
+        calls.append(1)
+        if len(calls) == 1:
+            held = torch.empty(1000)
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {held.numel()} GiB.")
+        return whole(self, *arguments)
+
+    wanted = own.draw("a cube", **SMALL).latent
+    monkeypatch.setattr(owner, name, short_of_memory)
+    calls.clear()
+    with pytest.raises(MemoryPlanError, match="Tried to allocate 1000 GiB") as said:
+        own.draw("a cube", **SMALL)
+    gc.collect()
+    assert not [one for one in made if one() is not None], "a failed request's contexts are freed"
+    assert said.value.__cause__ is None
+    assert torch.equal(own.draw("a cube", **SMALL).latent, wanted)
+
+
+def test_other_errors_stay_as_they_are():
+    error = ValueError("out of memory, says a value")
+    assert relieved(error, lambda: None) is error
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 4 TB"))
+    assert is_out_of_memory(MemoryError())
