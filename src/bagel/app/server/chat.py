@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bagel.app.server.images import check_options
+from bagel.app.server.images import check_options, presets_within
 from bagel.app.server.inputs import picture_input, read_json, text_input
 from bagel.app.server.problems import ApiError, answer
 from bagel.app.server.protocol import ChatRequest, Message
@@ -75,7 +75,7 @@ async def _items(message: Message, service: Service) -> list[Input]:
 
 def _chat(asked: ChatRequest, turns: list[Turn], service: Service, number: int) -> Chat:
     """The number-th of the n answers; their seeds are one apart."""
-    fields, config = _fields(asked), service.bagel.config
+    fields, presets = _fields(asked), presets_within(service)
     if asked.n > 1 and "seed" in fields:
         fields["seed"] += number
     if asked.modalities is None or "image" not in asked.modalities:
@@ -85,13 +85,13 @@ def _chat(asked: ChatRequest, turns: list[Turn], service: Service, number: int) 
                 f'{wrong[0] if wrong else "output"} is for pictures; ask for them with "modalities": ["text", "image"].'
             )
             raise ApiError(400, text, "invalid_value")
-        text_options = settle(make(TextOptions, None, fields), "chat", config.presets)
+        text_options = settle(make(TextOptions, None, fields), "chat", presets)
         check_count("max_tokens", text_options.max_tokens, service.settings.tokens)
         return Chat(turns, text_options)
     image, text_options = split_fields(fields)
     sent = any(not isinstance(item, str) for turn in turns for item in turn.items)
-    drawn = check_options(settle(image, "edit" if sent else "draw", config.presets), service)
-    written = settle(text_options, "chat", config.presets)
+    drawn = check_options(settle(image, "edit" if sent else "draw", presets), service)
+    written = settle(text_options, "chat", presets)
     check_count("max_tokens", written.max_tokens, service.settings.tokens)
     parts = asked.output if asked.output is not None or "text" in asked.modalities else ["image"]
     return Chat(turns, written, drawn, Plan(parts, asked.max_images))

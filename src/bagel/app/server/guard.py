@@ -15,7 +15,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bagel.app.server.problems import ApiError, ClientGoneError, problem_of
+from bagel.app.server.problems import ApiError, ClientGoneError, api_error_of
 from bagel.app.server.service import Service
 
 log = logging.getLogger("bagel.serve")
@@ -56,7 +56,7 @@ class Guard:
         except (ClientDisconnect, ClientGoneError):
             visit.status = _GONE
         except Exception as error:
-            problem = problem_of(error)
+            problem = api_error_of(error)
             if problem.status == 500:
                 log.error("request %s failed", visit.id, exc_info=error)
             if not visit.began:
@@ -127,7 +127,10 @@ class _Visit:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.began, self.status = True, message["status"]
-            message = {**message, "headers": [*message.get("headers", []), (b"x-request-id", self.id.encode())]}
+            more = [(b"x-request-id", self.id.encode())]
+            if not self.whole and ({b"content-length", b"transfer-encoding"} & set(self.headers)):
+                more.append((b"connection", b"close"))  # nobody will read the rest of the body
+            message = {**message, "headers": [*message.get("headers", []), *more]}
         await self._send(message)
 
     def report(self) -> None:

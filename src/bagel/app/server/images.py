@@ -21,7 +21,7 @@ from bagel.infer.conversation import Input
 from bagel.infer.engine import Finished
 from bagel.infer.inputs import check_size
 from bagel.infer.result import Result
-from bagel.options import ImageOptions, make, settle
+from bagel.options import PRESETS, ImageOptions, make, settle
 
 
 async def generations(request: Request, service: Service) -> Response:
@@ -66,12 +66,18 @@ def _options(asked: DrawRequest, job: str, service: Service) -> list[ImageOption
         fields["width"], fields["height"] = int(match[1]), int(match[2])
     count = asked.n or 1
     check_count("n", count, service.settings.n)
-    settled = settle(make(ImageOptions, None, fields), job, service.bagel.config.presets)
-    check_options(settled, service)
+    settled = check_options(settle(make(ImageOptions, None, fields), job, presets_within(service)), service)
     if count == 1:
         return [settled]
     seed = jobs.seed_of(settled)
     return [settle(make(ImageOptions, settled, {"seed": seed + number}), job, {}) for number in range(count)]
+
+
+def presets_within(service: Service) -> dict[str, dict[str, Any]]:
+    """The presets of all jobs, no higher than this server's limits: those hold for what a request asks for."""
+    most = {"max_tokens": service.settings.tokens, "num_timesteps": service.settings.timesteps}
+    presets = {job: {**PRESETS[job], **service.bagel.config.presets.get(job, {})} for job in PRESETS}
+    return {job: {k: min(v, most[k]) if k in most else v for k, v in preset.items()} for job, preset in presets.items()}
 
 
 def check_options(options: ImageOptions, service: Service) -> ImageOptions:

@@ -66,7 +66,7 @@ def answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = Non
     return Response(json.dumps(data), status, headers, media_type="application/json")
 
 
-def problem_of(error: Exception) -> ApiError:
+def api_error_of(error: Exception) -> ApiError:
     """What a client is told of an error."""
     if isinstance(error, ApiError):
         return error

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,10 +16,11 @@ from starlette.types import ASGIApp
 
 from bagel.app.server import chat, images
 from bagel.app.server.guard import Guard
-from bagel.app.server.problems import ApiError, ErrorAnswer, answer
+from bagel.app.server.problems import ApiError, ErrorAnswer, answer, api_error_of
 from bagel.app.server.protocol import ChatRequest, DrawRequest, EditRequest
 from bagel.app.server.service import Service
 from bagel.app.server.settings import Settings
+from bagel.errors import BagelError
 from bagel.infer.pipeline import Bagel
 from bagel.version import __version__
 
@@ -113,7 +114,8 @@ def build(bagel: Bagel, settings: Settings) -> ASGIApp:
     app = FastAPI(title="BAGEL", version=__version__, lifespan=life, redoc_url=None)
     app.state.service = service
     app.include_router(router)
-    app.add_exception_handler(ApiError, _problem)
+    for kind in (ApiError, BagelError, ValidationError, Exception):
+        app.add_exception_handler(kind, _told)
     app.add_exception_handler(HTTPException, _http_error)
     document = app.openapi
 
@@ -124,9 +126,8 @@ def build(bagel: Bagel, settings: Settings) -> ASGIApp:
     return Guard(app, service)
 
 
-async def _problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return error.response()
+async def _told(request: Request, error: Exception) -> Response:
+    return api_error_of(error).response()
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from bagel.app.server.metrics import Meter
-from bagel.app.server.problems import ApiError, ClientGoneError, answer, problem_of
+from bagel.app.server.problems import ApiError, ClientGoneError, answer, api_error_of
 from bagel.app.server.settings import Settings
 from bagel.app.server.worker import Handle, Worker
 from bagel.infer.engine import Finished, Job
@@ -105,7 +105,7 @@ async def _lines(chunks: Chunks, count: Callable[[int], None]) -> AsyncIterator[
         except ClientGoneError:
             return
         except Exception as error:
-            problem = problem_of(error)
+            problem = api_error_of(error)
             count(problem.status)
             yield f"data: {json.dumps(problem.body)}\n\n"
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from bagel.app.server.problems import ApiError, ClientGoneError, problem_of
+from bagel.app.server.problems import ApiError, ClientGoneError, api_error_of
 from bagel.infer.engine import Engine, Finished, Job
 from bagel.infer.scheduler import Cancelled, Failed, Limits, Scheduler, Ticket
 
@@ -188,7 +188,7 @@ class Handle:
 
 
 def _told(error: Exception) -> ApiError:
-    problem = problem_of(error)
+    problem = api_error_of(error)
     if problem.status == 500:
         log.error("a job failed", exc_info=error)
     return problem
