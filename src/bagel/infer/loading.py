@@ -69,7 +69,7 @@ def load_runtime(folder: Path, wanted: Wanted, report: checkpoints.Report | None
         spread(checkpoint, devices)
     else:
         arrange(checkpoint, setup, devices[0])
-    _measure_room(runtime, setup)
+    measure_room(runtime, setup)
     return runtime
 
 
@@ -150,7 +150,7 @@ def _quantise_and_place(checkpoint: Checkpoint, precision: str, device: torch.de
                 value.data = value.data.to(where(f"{name}.{key}"))
 
 
-def _measure_room(runtime: Runtime, setup: Setup) -> None:
+def measure_room(runtime: Runtime, setup: Setup) -> None:
     """What a request's demand depends on besides its numbers."""
     runtime.room.tile = setup.tile
     runtime.room.widened = setup.packed in ("int8", "nf4")

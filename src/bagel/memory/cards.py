@@ -31,7 +31,8 @@ class Card:
         free, total = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         able = torch.cuda.get_device_capability(device) >= (8, 9)
-        allowed = int(total * torch.cuda.get_per_process_memory_fraction(device))
+        fraction = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)  # newer than PyTorch 2.5
+        allowed = int(total * fraction(device))
         free = min(free + unused, allowed - torch.cuda.memory_allocated(device))
         return cls(torch.cuda.get_device_name(device), total, free, pick_dtype("auto", device), able)
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bagel.model.packed import by_slices
+
 LARGEST = 448.0
 
 
@@ -26,7 +28,12 @@ class Fp8Weight(NamedTuple):
 
     def wide(self, dtype: torch.dtype) -> Tensor:
         """The weight as it is meant, [N, K]."""
-        return (self.values.to(torch.float32) * self.scale[:, None]).to(dtype)
+        out = torch.empty(self.values.shape, dtype=dtype, device=self.values.device)
+
+        def widen(rows: slice) -> None:
+            torch.mul(self.values[rows].float(), self.scale[rows, None], out=out[rows])
+
+        return by_slices(out, widen)
 
 
 class Fp8Linear(nn.Module):
@@ -51,8 +58,13 @@ class Fp8Linear(nn.Module):
 
 
 def quantise(weight: Tensor) -> Fp8Weight:
-    scale = weight.float().abs().amax(dim=1).clamp_min(1e-12) / LARGEST
-    return Fp8Weight((weight.float() / scale[:, None]).to(torch.float8_e4m3fn), scale)
+    scale = weight.abs().amax(dim=1).float().clamp_min(1e-12) / LARGEST
+    values = torch.empty(weight.shape, dtype=torch.float8_e4m3fn, device=weight.device)
+
+    def narrow(rows: slice) -> None:
+        values[rows] = (weight[rows].float() / scale[rows, None]).to(torch.float8_e4m3fn)
+
+    return Fp8Weight(by_slices(values, narrow), scale)
 
 
 def can_multiply(device: torch.device) -> bool:

@@ -67,12 +67,14 @@ def mlp(x: Tensor, norm: Norm, gate_up: Weight, down: Weight) -> Tensor:
 
 
 def _streams(x: Tensor, weight: Weight) -> bool:
-    """Whether a few rows meet a weight that the kernels for them read as it is."""
-    return len(x) <= _FEW_ROWS and not isinstance(weight, Nf4Weight) and _fused(x)
+    """Whether a few rows meet their weight in a kernel that reads it as it is."""
+    return len(x) <= _FEW_ROWS and _fused(x)
 
 
 def _wide(x: Tensor, weight: Weight) -> Tensor:
     """A packed weight in the numbers of x."""
+    if isinstance(weight, Nf4Weight) and _fused(x):
+        return _triton_nf4().widen(weight, x.dtype)
     return weight if isinstance(weight, Tensor) else weight.wide(x.dtype)
 
 
@@ -80,9 +82,22 @@ def _few_rows(x: Tensor, weight: Weight, *arguments: Any, **named: Any) -> Tenso
     """One row streams the weight through registers, more go to the matrix units."""
     from bagel.model import triton_gemv, triton_skinny
 
-    assert not isinstance(weight, Nf4Weight)
+    if isinstance(weight, Nf4Weight):
+        return _few_rows_nf4(x, weight, *arguments, **named)
     product = triton_gemv.gemv if len(x) <= triton_gemv.MAX_ROWS else triton_skinny.skinny
     return product(x, weight, *arguments, **named)
+
+
+def _few_rows_nf4(
+    x: Tensor,
+    weight: Nf4Weight,
+    bias: Tensor | None = None,
+    add: Tensor | None = None,
+    norm: Norm | None = None,
+    gated: bool = False,
+) -> Tensor:
+    out = _triton_nf4().product(x if norm is None else rms_norm(x, *norm), weight, bias, add)
+    return swiglu(out) if gated else out
 
 
 def _fp8_product(
@@ -175,6 +190,12 @@ def _triton() -> Any:
     except ImportError:  # no Triton in this build of PyTorch
         return None
     return triton_kernels
+
+
+def _triton_nf4() -> Any:
+    from bagel.model import triton_nf4
+
+    return triton_nf4
 
 
 def _triton_fp8() -> Any:

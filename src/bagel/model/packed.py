@@ -45,7 +45,7 @@ class Int8Weight(NamedTuple):
         def widen(rows: slice) -> None:
             torch.mul(self.values[rows].float(), self.scale[rows, None], out=out[rows])
 
-        return _by_slices(out, widen)
+        return by_slices(out, widen)
 
 
 class Nf4Weight(NamedTuple):
@@ -66,7 +66,7 @@ class Nf4Weight(NamedTuple):
             scale = self.scale[rows].to(dtype).flatten()[:, None]
             torch.mul(levels.view(-1, GROUP), scale, out=out[rows].view(-1, GROUP))
 
-        _by_slices(out, widen)
+        by_slices(out, widen)
         return out if out.shape[1] == self.inputs else out[:, : self.inputs].contiguous()
 
 
@@ -80,7 +80,7 @@ def quantise_int8(weight: Tensor) -> Int8Weight:
     def narrow(rows: slice) -> None:
         values[rows] = (weight[rows].float() / scale[rows, None]).round_().to(torch.int8)
 
-    return Int8Weight(_by_slices(values, narrow), scale)
+    return Int8Weight(by_slices(values, narrow), scale)
 
 
 def quantise_nf4(weight: Tensor) -> Nf4Weight:
@@ -99,7 +99,7 @@ def quantise_nf4(weight: Tensor) -> Nf4Weight:
         even, odd = code.flatten(1).view(len(part), -1, 2).unbind(2)
         codes[rows] = even | odd << 4
 
-    _by_slices(codes, narrow, width=groups * GROUP)
+    by_slices(codes, narrow, width=groups * GROUP)
     return Nf4Weight(codes, scale, inputs)
 
 
@@ -110,7 +110,7 @@ def _pairs(dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(LEVELS, dtype=dtype)[torch.stack((byte & 15, byte >> 4), dim=1)].to(device)
 
 
-def _by_slices(out: Tensor, work: Callable[[slice], None], width: int | None = None) -> Tensor:
+def by_slices(out: Tensor, work: Callable[[slice], None], width: int | None = None) -> Tensor:
     """Calls `work` for slices of out's rows, few enough at a time."""
     step = max(1, _SLICE // (width or out.shape[1]))
     for begin in range(0, len(out), step):
