@@ -1,4 +1,11 @@
-"""`python -m bagel.mini start OUT | table | autoencoder CONFIG [key=value ...] | package SOURCE OUT | pieces split|join ...`"""
+"""How `mini` is made:
+
+python -m bagel.mini table
+python -m bagel.mini start OUT
+python -m bagel.mini autoencoder CONFIG [key=value ...]
+python -m bagel.mini package SOURCE OUT
+python -m bagel.mini pieces split|join SOURCE OUT
+"""
 
 from __future__ import annotations
 

@@ -35,9 +35,10 @@ from bagel.train import config as configs
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
     """run: folder of the run; out: the folder that training starts from, which has the sizes already.
-    edges, kl: weights beside the pixels' error. noise: deviation of extra noise on the latents, relative to
-    theirs, so that the decoder forgives what the flow leaves. ema: decay of the running mean. tasks: whose
-    pictures, empty for all. max_minutes: of this run; the same command goes on.
+    squares, edges, kl: weights beside the pixels' absolute error; squares bring small things on a wide plain first.
+    noise: deviation of extra noise on the latents, relative to theirs, so that the decoder forgives what the flow
+    leaves. ema: decay of the running mean. tasks: whose pictures, empty for all. max_minutes: of this run; the same
+    command goes on. measured: pictures from which scale and shift of the latents are taken.
     """
 
     run: str
@@ -48,6 +49,7 @@ class AutoencoderConfig:
     min_lr: float = 1e-5
     warmup: int = 500
     clip: float = 1.0
+    squares: float = 2.0
     edges: float = 1.0
     kl: float = 1e-4
     noise: float = 0.05
@@ -57,10 +59,12 @@ class AutoencoderConfig:
     workers: int = 8
     device: str = "auto"
     compute: str = "auto"
+    compile: bool = False
     max_minutes: float | None = None
     save_minutes: float = 5.0
     log_every: int = 100
     check_every: int = 2000
+    measured: int = 512
 
 
 def run(path: Path, overrides: list[str]) -> None:
@@ -82,6 +86,9 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             self.vae.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=fused
         )
+        if config.compile:
+            self.vae.encoder.compile()
+            self.vae.decoder.compile()
         self.step = ae_state.load(self.folder, self.vae, self.mean, self.optimizer)
 
     def train(self) -> None:
@@ -117,7 +124,7 @@ class Run:
             moments = vae.encoder(pixels)
             made = vae.decoder(self._drawn(moments.float()))
         found = errors(made, pixels, moments)
-        loss = found.pixels + config.edges * found.edges + config.kl * found.kl
+        loss = found.pixels + config.squares * found.squares + config.edges * found.edges + config.kl * found.kl
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), config.clip)
         self.optimizer.step()
@@ -176,10 +183,10 @@ class Run:
 
     @torch.inference_mode()
     def export(self) -> None:
-        """Into `out`, with scale and shift measured on 512 pictures."""
+        """Into `out`, with scale and shift measured on `measured` pictures."""
         self.check()
         vae = self.averaged()
-        found = Pictures(512, self.config.seed + 2, tasks=self.config.tasks).make(0)
+        found = Pictures(self.config.measured, self.config.seed + 2, tasks=self.config.tasks).make(0)
         moments = torch.cat([vae.moments(from_levels(part.to(self.device))) for part in found.split(64)])
         mean, log_variance = moments.chunk(2, dim=1)
         deviation = float((mean.var() + log_variance.exp().mean()).sqrt())
