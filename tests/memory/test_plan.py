@@ -1,6 +1,7 @@
 """The planner against peaks measured on an H100, and on cards that are imagined."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -198,3 +199,25 @@ def test_the_command(seven_b, monkeypatch, capsys):
     assert run("--card", "24", "--height", "1000")[0] == 1
     assert run("--card", "24", "--offload", "brain")[0] == 1
     assert run()[0] == (0 if torch.cuda.is_available() else 1)
+
+
+# --- docs/memory.md --------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs" / "memory.md").read_text(encoding="utf-8")
+ROW = re.compile(r"^\| (\d+) GB([^|]*)\| `([^`]+)` \| (\S+) \| (\S+) \| (\S+) \| (\S*) ?\|$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("row", ROW.findall(PAGE.partition("<!-- table:cards -->")[2]), ids=lambda row: row[0] + row[1])
+def test_the_table_says_what_is_planned(row):
+    size, more, flags, *cells, moved = row
+    card = Card.imagined(size + ("-nofp8" if "fp8 units" in more else "-fp16" if "bf16" in more else ""))
+    words = dict(pair.split(" ") for pair in flags.removeprefix("--").split(" --"))
+    for job, cell in zip(("draw", "edit", "chat"), cells, strict=True):
+        made = choose(SEVEN_B, card, Demand.of(SEVEN_B, job), words["precision"], words.get("offload"))
+        assert float(cell.strip("*")) == pytest.approx(made.peak / GIB, abs=0.2 if "*" in cell else 0.051), job
+        if job == "draw":
+            assert float(moved or 0) == pytest.approx(made.moved / GIB, abs=0.051)
+
+
+def test_the_table_has_all_cards():
+    assert {row[0] for row in ROW.findall(PAGE)} == {"40", "32", "24", "16", "12", "8"}

@@ -114,7 +114,10 @@ def plan(config: ModelConfig, card: Card, demand: Demand, setup: Setup, num_toke
     made = Plan(setup, card, demand, weights, found, resident)
     if not setup.streamed:
         return made
-    units = weights.num_layers * (1 if config.llm.layers is Layers.DENSE else len(setup.streamed))
+    # Text alone never asks for the generation expert.
+    text_alone = not demand.height and not demand.latents and "und" in setup.streamed
+    experts = 1 if config.llm.layers is Layers.DENSE or text_alone else len(setup.streamed)
+    units = weights.num_layers * experts
     room = card.free - made.peak - made.headroom
     slots = setup.slots or min(units, max(FEWEST_SLOTS, room // weights.layer))
     moved = fetched(units, slots) * weights.layer
