@@ -344,7 +344,7 @@ def test_out_of_memory_is_one_line(bagel_cli, desk, monkeypatch):
         raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee documentation.")
 
     monkeypatch.setattr(Engine, "forward", forward)
-    refused(bagel_cli("draw", "a cube", *SMALL, "-o", "q.png"), 1, "does not fit into memory .*draw smaller")
+    refused(bagel_cli("draw", "a cube", *SMALL, "-o", "q.png"), 1, "ran out of memory .*smaller picture")
     assert not Path("q.png").exists()
 
 

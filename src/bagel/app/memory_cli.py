@@ -62,11 +62,12 @@ def plan(
     from bagel.app import show
     from bagel.infer.loading import plan_for
     from bagel.infer.pipeline import find_model
+    from bagel.memory.cards import card_of
     from bagel.memory.table import as_json, table
 
     folder = find_model(model)
     demand = _demand(folder, job, height, width, batch, context)
-    made = plan_for(folder, _card(card, device), precision, offload, demand)
+    made = plan_for(folder, card_of(card, device), precision, offload, demand)
     show.print_json(as_json(made)) if json else print(table(made))
 
 
@@ -101,18 +102,6 @@ def pack(
         bagel = Bagel.load(model, device=device, dtype=dtype, precision=precision, report=report)
     bagel.save(folder)
     print(folder)
-
-
-def _card(card: str | None, device: str) -> Any:
-    from bagel.devices import pick_device
-    from bagel.memory.cards import Card
-
-    if card is not None:
-        return Card.imagined(card)
-    where = pick_device(device)
-    if where.type != "cuda":
-        raise InputError(f"device {where} has no memory of its own to plan; name a card by its gigabytes: --card 24.")
-    return Card.of(where)
 
 
 def _demand(folder: Path, job: str, height: int | None, width: int | None, batch: int, context: int) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bagel.devices import pick_dtype
+from bagel.devices import pick_device, pick_dtype
 from bagel.errors import InputError
 from bagel.memory.sizes import GIB
 
@@ -46,6 +46,16 @@ class Card:
         total = int(float(found[1]) * GIB)
         kind = torch.float16 if found[2] == "-fp16" else torch.bfloat16
         return cls(f"a {found[1]} GB card", total, total - DRIVER, kind, found[2] is None)
+
+
+def card_of(size: str | None, device: str) -> Card:
+    """An imagined card, or the GPU of that name. Raises InputError for a device without memory of its own."""
+    if size is not None:
+        return Card.imagined(size)
+    where = pick_device(device)
+    if where.type != "cuda":
+        raise InputError(f"device {where} has no memory of its own to plan; name a card by its gigabytes: --card 24.")
+    return Card.of(where)
 
 
 def free_bytes(device: torch.device) -> int:
