@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from bagel.app import eval_cli, train_cli
+from bagel.app import eval_cli, memory_cli, train_cli
 from bagel.app.knobs import flags_of, options_from, whole_number
 from bagel.app.serve_flags import ServeFlags
 from bagel.errors import BagelError, InputError
@@ -42,11 +42,14 @@ class ModelFlags:
     model: Annotated[str, Parameter(name=["--model", "-m"], env_var="BAGEL_MODEL")] = "mini"
     """A folder in the official layout, mini (the embedded model), or a hub name downloaded before."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """auto, cpu, cuda, cuda:1, mps, or several GPUs that share the layers: cuda:0,cuda:1."""
     dtype: str = "auto"
     """auto, bf16, fp16, fp32."""
     precision: str | None = None
-    """What the weights are kept in: bf16, fp16, fp32, fp8. Wins over --dtype."""
+    """What the weights are kept in: bf16, fp16, fp32, fp8, int8, nf4, or auto, the first that fits. Wins over
+    --dtype."""
+    offload: str | None = None
+    """Parts kept on the host: some of und,gen,vit,vae,embed,head, or auto, as few as need be."""
 
     def config(self) -> ModelConfig:
         """The sizes alone, so that options are checked before a large model is loaded."""
@@ -60,7 +63,14 @@ class ModelFlags:
         from bagel.infer.pipeline import Bagel
 
         with loading(self.model) as report:
-            return Bagel.load(self.model, device=self.device, dtype=self.dtype, precision=self.precision, report=report)
+            return Bagel.load(
+                self.model,
+                device=self.device,
+                dtype=self.dtype,
+                precision=self.precision,
+                offload=self.offload,
+                report=report,
+            )
 
     def caution(self) -> None:
         """Said with a result, not before: an error is to be the only line."""
@@ -311,6 +321,7 @@ def _stdin() -> str:
         raise InputError(f"what stdin gives is no text ({error}); send it as UTF-8.") from None
 
 
+memory_cli.register(app)
 train_cli.register(app)
 eval_cli.register(app)
 
