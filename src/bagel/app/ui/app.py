@@ -1,0 +1,120 @@
+"""Starts the page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bagel.errors import InputError
+from bagel.infer.pipeline import Bagel, find_model, is_random
+from bagel.model.config import ModelConfig
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MAX_UPLOAD = "64mb"
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' data: blob:; worker-src 'self' blob:; "
+    "connect-src 'self' data: blob:; object-src 'none'; base-uri 'self'"
+)
+"""Has the browser fetch nothing from elsewhere, whatever Gradio's template asks for."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the page listens, and where its pictures go."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    out: Path = Path("out")
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine can open the page."""
+        return self.host in LOOPBACK
+
+
+def serve(
+    model: str,
+    config: ModelConfig,
+    load: Callable[[Callable[[int, int], None]], Bagel],
+    place: Place,
+    *,
+    wait: bool = True,
+) -> Any:
+    """Opens the page at once and loads the model behind it; with `wait` until Ctrl-C. -> Gradio's Blocks.
+
+    Raises InputError where Gradio is missing or the port is taken."""
+    gradio = _gradio()
+    from bagel.app.ui.history import History
+    from bagel.app.ui.host import Host
+    from bagel.app.ui.page import Page
+    from bagel.app.ui.style import CSS, theme
+
+    host, history = Host(load), History(place.out)
+    name = Path(model).name or model
+    random = is_random(find_model(model))
+    page = Page(host, config, history, name, random=random, shared=place.is_private)
+    page.blocks.queue(default_concurrency_limit=32, max_size=128)
+    try:
+        page.blocks.launch(
+            server_name=place.host,
+            server_port=place.port,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            footer_links=[],
+            max_file_size=MAX_UPLOAD,
+            allowed_paths=[str(history.folder)],
+            theme=theme(),
+            css=CSS,
+            app_kwargs={"middleware": _middleware(), "docs_url": None, "redoc_url": None},
+        )
+    except OSError:
+        raise InputError(f"port {place.port} of {place.host} is taken; choose another with --port.") from None
+    host.start()
+    if wait:
+        print(f"http://{place.host}:{place.port}", flush=True)
+        _until_stopped(page.blocks, gradio)
+    return page.blocks
+
+
+def _gradio() -> Any:
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        import gradio
+    except ImportError:
+        raise InputError("the page needs Gradio; install it: pip install 'bagel-mot[ui]'.") from None
+    return gradio
+
+
+def _middleware() -> list[Any]:
+    from starlette.middleware import Middleware
+
+    return [Middleware(_Policy)]
+
+
+class _Policy:
+    """Adds the policy to every answer; events still stream."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
+            await send(message)
+
+        await self.app(scope, receive, with_policy if scope["type"] == "http" else send)
+
+
+def _until_stopped(blocks: Any, gradio: Any) -> None:
+    try:
+        blocks.block_thread()
+    finally:
+        gradio.close_all(verbose=False)

@@ -1,0 +1,63 @@
+"""How the page looks. Nothing is fetched from elsewhere: fonts are the system's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+CSS = """
+.gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
+#head { align-items: center; }
+#head > * { flex: 0 1 auto; }
+#head > :first-child { flex: 1 1 260px; }
+#language .wrap { flex-wrap: nowrap; }
+#head h1 { font-size: 1.15rem; margin: 0; }
+#language { max-width: 240px; }
+#model-state .box { font-size: .85rem; padding: 4px 12px; }
+.switches { align-items: center; }
+.switches > * { flex: 1 1 auto !important; width: auto !important; min-width: 0 !important; }
+.html-container { padding: 0 !important; }
+.tight { gap: 8px !important; }
+.box { display: flex; flex-wrap: wrap; gap: 2px 12px; justify-content: space-between; align-items: baseline;
+  padding: 8px 12px; border-radius: 8px; background: var(--background-fill-secondary);
+  border: 1px solid var(--border-color-primary); }
+.box small { color: var(--body-text-color-subdued); }
+.box .bar { flex-basis: 100%; height: 6px; border-radius: 3px; background: var(--border-color-primary);
+  overflow: hidden; margin-top: 4px; }
+.box .bar i { display: block; height: 100%; background: var(--color-accent); transition: width .2s; }
+.box.error { border-color: #dc2626; background: #fef2f2; color: #991b1b; }
+.dark .box.error { background: #450a0a; color: #fecaca; }
+.previews { display: grid; gap: 8px; margin-top: 8px; }
+.previews.n2 { grid-template-columns: 1fr 1fr; }
+.previews img { width: 100%; max-height: 520px; object-fit: contain; border-radius: 8px;
+  image-rendering: auto; background: var(--background-fill-secondary); }
+.examples { gap: 6px !important; align-items: center; }
+.examples button { flex: 0 1 auto; font-weight: 400; white-space: normal; text-align: left; min-width: 0 !important; }
+.switches { flex-wrap: wrap; }
+.examples .name { flex: 0 0 auto; min-width: 0 !important; width: auto !important;
+  color: var(--body-text-color-subdued); font-size: .85rem; padding: 0; }
+.ratio label, #talk-reply label { padding: 4px 10px; }
+#talk-previews .previews img { max-height: 260px; }
+#draw-result img, #edit-result img { min-height: 0; }
+@media (max-width: 640px) {
+  .gradio-container { padding: 6px !important; }
+  .tabs button { padding: 0 8px !important; }
+}
+"""
+
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "sans-serif")
+MONO = ("ui-monospace", "Consolas", "monospace")
+
+
+def theme() -> Any:
+    soft = gr.themes.Soft(primary_hue="orange", neutral_hue="stone", font=FONTS, font_mono=MONO)
+    return soft.set(
+        block_title_background_fill="transparent",
+        block_title_padding="0",
+        block_title_text_color="*body_text_color",
+        block_label_background_fill="*background_fill_primary",
+        block_label_text_color="*body_text_color_subdued",
+        block_border_width="1px",
+        block_shadow="none",
+    )
