@@ -13,6 +13,7 @@ from bagel.app import cli
 from bagel.infer.loading import Wanted, plan_for, setup_of, usual_demand
 from bagel.memory.cards import Card
 from bagel.memory.plan import OFFLOADABLE, Setup, alternatives, choose, plan, setup_for
+from bagel.memory.plan_split import check_split, split_peaks
 from bagel.memory.sizes import GIB, Demand, allocated, kv_bytes, phases, weights_of
 from bagel.memory.table import table
 from bagel.model.config import LLMConfig, ModelConfig, ViTConfig
@@ -141,6 +142,18 @@ def test_demand_grows_with_the_job():
     assert work(Demand.of(SEVEN_B, "draw", batch=4)) > 1.5 * work(DRAW)
     assert work(Demand.of(SEVEN_B, "chat", context=30_000)) > work(CHAT)
     assert kv_bytes(SEVEN_B, 1, torch.bfloat16) == kv_bytes(SEVEN_B, 256, torch.bfloat16)
+
+
+def test_several_cards_share_the_layers():
+    def setup(count):
+        return [Card.imagined("16")] * count, DRAW, setup_for(Card.imagined("16"), "bf16")
+
+    first, *others = split_peaks(SEVEN_B, *setup(4))
+    assert first > max(others)
+    assert sum([first, *others]) > 27.4 * GIB
+    check_split(SEVEN_B, *setup(4))
+    with pytest.raises(MemoryPlanError, match=r"over 2 devices needs .* on number 0"):
+        check_split(SEVEN_B, *setup(2))
 
 
 @pytest.mark.parametrize("size", ["", "x", "0", "24 apples", "-8", "1e9"])

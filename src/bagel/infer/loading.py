@@ -19,6 +19,7 @@ from bagel.lora_files import Lora, apply
 from bagel.memory.cards import Card
 from bagel.memory.place import arrange, placer, split_placer, spread
 from bagel.memory.plan import FEWEST_SLOTS, Plan, Setup, choose, parts_of
+from bagel.memory.plan_split import check_split
 from bagel.memory.sizes import Demand
 from bagel.model.config import ModelConfig
 from bagel.model.quantise import is_quantised, quantised, replace_module
@@ -94,7 +95,11 @@ def setup_of(folder: Path, wanted: Wanted, devices: Sequence[torch.device]) -> S
         card = replace(Card.of(first), dtype=kind)
         return plan_for(folder, card, precision, wanted.offload).setup
     kind, packed = pick_precision(None if precision == "auto" else precision, wanted.dtype, first)
-    return Setup(packed or _NAMES[kind], kind, parts, slots=FEWEST_SLOTS if {"und", "gen"} & set(parts) else 0)
+    setup = Setup(packed or _NAMES[kind], kind, parts, slots=FEWEST_SLOTS if {"und", "gen"} & set(parts) else 0)
+    if first.type == "cuda":
+        config = read_config(folder)
+        check_split(config, [Card.of(device) for device in devices], usual_demand(config), setup)
+    return setup
 
 
 _NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}

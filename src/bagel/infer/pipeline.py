@@ -21,6 +21,7 @@ from bagel.infer.loading import Device, Wanted, load_runtime
 from bagel.infer.result import Result
 from bagel.infer.session import Progress, Session
 from bagel.lora_files import Lora
+from bagel.memory.place import is_whole
 from bagel.model.config import ModelConfig
 from bagel.options import ImageOptions, Options, TextOptions, make, settle
 
@@ -60,8 +61,7 @@ class Bagel:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the weights as they are: an official folder, or a packed one in fp8, int8 or nf4, which loads
         without the original. Raises InputError for a model with parts on the host or on several devices."""
-        model = self.runtime.checkpoint.model
-        if not model.capturable:
+        if not is_whole(self.runtime.checkpoint):
             raise InputError("parts of the model are on the host or on several devices; load it whole to save it.")
         checkpoints.save(Path(folder), self.runtime.checkpoint)
 

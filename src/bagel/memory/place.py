@@ -9,8 +9,8 @@ import torch
 
 from bagel.checkpoint import Checkpoint
 from bagel.memory.plan import Setup
-from bagel.memory.split import layer_devices, split
-from bagel.memory.stream import stream
+from bagel.memory.split import Stage, layer_devices, split
+from bagel.memory.stream import StreamedBlock, stream
 from bagel.memory.tiles import tile_vae
 from bagel.memory.visit import HostRows, Visiting
 
@@ -55,7 +55,13 @@ def arrange(checkpoint: Checkpoint, setup: Setup, device: torch.device) -> None:
         model.embed = HostRows(model.embed, device)  # type: ignore[assignment]
     if setup.streamed:
         stream(model.decoder, setup.streamed, setup.slots, device)
-    model.capturable = not setup.offload
+    model.capturable = not {"und", "gen", "embed", "head"} & set(setup.offload)
+
+
+def is_whole(checkpoint: Checkpoint) -> bool:
+    """Whether a model is as it was loaded, so that it can be written."""
+    moved = (Visiting, HostRows, StreamedBlock, Stage)
+    return not any(isinstance(m, moved) for part in (checkpoint.model, checkpoint.vae) for m in part.modules())
 
 
 def spread(checkpoint: Checkpoint, devices: Sequence[torch.device]) -> None:

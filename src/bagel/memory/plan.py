@@ -24,6 +24,7 @@ OFFLOADABLE = ("und", "gen", "vit", "vae", "embed", "head")
 AUTO: tuple[tuple[str, ...], ...] = (
     (),
     ("vit",),
+    ("vit", "vae"),
     ("vit", "vae", "embed"),
     ("und", "gen", "vit", "vae", "embed"),
     OFFLOADABLE,
