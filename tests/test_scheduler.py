@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import time
 import weakref
@@ -23,7 +24,7 @@ from conftest import error
 def runtime(bagel):
     """With an engine of its own, so that passes can be counted."""
     engine = Engine(bagel.runtime.checkpoint.model, bagel.runtime.engine.rules)
-    return type(bagel.runtime)(bagel.runtime.checkpoint, engine)
+    return dataclasses.replace(bagel.runtime, engine=engine)
 
 
 def writing(runtime, text, tokens=12, **fields):

@@ -10,7 +10,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -60,17 +60,22 @@ class ModelFlags:
 
     def load(self) -> Bagel:
         from bagel.app.show import loading
-        from bagel.infer.pipeline import Bagel
 
         with loading(self.model) as report:
-            return Bagel.load(
-                self.model,
-                device=self.device,
-                dtype=self.dtype,
-                precision=self.precision,
-                offload=self.offload,
-                report=report,
-            )
+            return self.load_telling(report)
+
+    def load_telling(self, report: Callable[[int, int], None]) -> Bagel:
+        """report: called with (bytes read, bytes in all)."""
+        from bagel.infer.pipeline import Bagel
+
+        return Bagel.load(
+            self.model,
+            device=self.device,
+            dtype=self.dtype,
+            precision=self.precision,
+            offload=self.offload,
+            report=report,
+        )
 
     def caution(self) -> None:
         """Said with a result, not before: an error is to be the only line."""
@@ -199,26 +204,40 @@ def chat(
 
 @app.command
 def run(
-    script: Path,
+    script: Path | None = None,
     *,
+    batch: Path | None = None,
+    active: Annotated[int, Parameter(converter=whole_number)] = 16,
     out: Out = Path("out"),
     json: Json = False,
     model: Model | None = None,
 ) -> None:
     """Run a script of turns, text and pictures in and out: bagel run story.json -o story
 
+    Or many requests of a file, going on where a run was stopped: bagel run --batch prompts.jsonl -o pictures
+
     Parameters
     ----------
     script:
         JSON, a list of turns: {"text": ...}, {"image": PATH}, {"draw": {...}}, {"say": {...}}, {"continue": {...}}.
+    batch:
+        Instead of a script, a file with a JSON object a line: {"job": "draw", "prompt": ..., "seed": ...}; jobs are
+        draw, edit (with "images": [PATH]) and chat.
+    active:
+        Requests of a batch at a time.
     out:
-        Folder for the pictures, texts and transcript.json.
+        Folder for the pictures, texts and transcript.json, or results.jsonl of a batch.
     json:
         The transcript as one JSON object on stdout.
     """
     from bagel.app import show
     from bagel.app.script import load_script, run_script
 
+    if (script is None) == (batch is None):
+        raise CallError("give a script, or --batch with a file of requests.")
+    if batch is not None:
+        return _run_batch(batch, out, active, model or ModelFlags())
+    assert script is not None
     source = model or ModelFlags()
     turns = load_script(script, source.config())
     folder = show.check_folder(out)
@@ -227,6 +246,25 @@ def run(
         transcript = run_script(bagel, turns, script.parent, folder, progress)
     source.caution()
     show.print_json(transcript) if json else print(folder / "transcript.json")
+    return None
+
+
+def _run_batch(batch: Path, out: Path, active: int, source: ModelFlags) -> None:
+    from bagel.app import show
+    from bagel.app.batch import read_lines, run_batch
+
+    if active < 1:
+        raise InputError(f"active is {active}; it must be at least 1.")
+    read_lines(batch)
+    folder = show.check_folder(out)
+    bagel = source.load()
+    with show.progress_bar() as bar:
+        task = bar.add_task("requests", total=None)
+        done = run_batch(
+            bagel, batch, folder, active=active, progress=lambda n, of: bar.update(task, completed=n, total=of)
+        )
+    source.caution()
+    print(done)
 
 
 @app.command
@@ -263,6 +301,33 @@ def serve(
     bagel = source.load()
     source.caution()
     run_server(bagel, settings, host=chosen.host, port=chosen.port, threads=chosen.threads)
+
+
+@app.command
+def ui(
+    *,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Parameter(converter=whole_number)] = 7860,
+    out: Out = Path("out"),
+    model: Model | None = None,
+) -> None:
+    """Open the page in the browser: draw, edit, ask, converse: bagel ui
+
+    Parameters
+    ----------
+    host:
+        Address to listen on; 0.0.0.0 lets other machines in.
+    port:
+        Port to listen on.
+    out:
+        Folder for the pictures made; each carries its settings.
+    """
+    from bagel.app import show
+    from bagel.app.ui.app import Place, serve
+
+    source = model or ModelFlags()
+    place = Place(host, port, show.check_folder(out))
+    serve(source.model, source.config(), source.load_telling, place)
 
 
 @app.command

@@ -50,6 +50,8 @@ async def health(request: Request) -> Response:
     service: Service = request.app.state.service
     if service.worker.stopping:
         raise service.worker.stopping
+    if not service.worker.alive:
+        raise ApiError(503, "the model's thread has ended; restart the server.", "not_running")
     return answer({"status": "ok", "model": service.settings.name, "jobs": service.worker.open})
 
 

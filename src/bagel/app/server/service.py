@@ -7,9 +7,11 @@ import base64
 import contextlib
 import io
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+import torch
 from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -32,7 +34,9 @@ class Service:
 
     def __init__(self, bagel: Bagel, settings: Settings) -> None:
         self.bagel, self.settings = bagel, settings
-        limits = Limits(active=settings.active, queue=settings.queue, text_passes=settings.text_passes)
+        limits = Limits(
+            active=settings.active, queue=settings.queue, text_passes=settings.text_passes, places=places_for(bagel)
+        )
         self.worker = Worker(bagel.runtime.engine, limits)
         self.meter = Meter(self.worker)
 
@@ -88,6 +92,21 @@ class Service:
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store"},
         )
+
+
+def places_for(bagel: Bagel) -> int:
+    """Tokens that contexts may hold together: what the device has room for, on the CPU a quarter of the machine's
+    memory."""
+    runtime, llm = bagel.runtime, bagel.config.llm
+    model = runtime.checkpoint.model
+    if runtime.room.free is not None:
+        return max(runtime.room.places(), llm.max_position_embeddings)
+    width = llm.num_key_value_heads * llm.head_dim * torch.empty((), dtype=model.dtype).element_size()
+    if hasattr(os, "sysconf"):
+        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    else:
+        room = 4 * 2**30
+    return max(room // (2 * llm.num_hidden_layers * width), llm.max_position_embeddings)
 
 
 async def _left(request: Request) -> None:

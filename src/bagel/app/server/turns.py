@@ -14,7 +14,6 @@ from bagel.infer.engine import Job
 from bagel.infer.image import ImageStep
 from bagel.infer.result import Result
 from bagel.options import ImageOptions, TextOptions
-from bagel.tokens import THINK_PROMPT
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,11 @@ class Chat:
     prompt_tokens: int = 0
 
     def job(self, runtime: Runtime) -> Job:
+        items = [item for turn in self.turns for item in turn.items]
+        with runtime.room.held(jobs.demand_of(runtime.checkpoint, items, self.image, self.text)):
+            return (yield from self._job(runtime))
+
+    def _job(self, runtime: Runtime) -> Job:
         chosen = self.image or self.text
         conversation, result = Conversation(runtime), Result(seed=jobs.seed_of(chosen))
         with result.stats.phase("read"):
@@ -52,7 +56,7 @@ class Chat:
     def _read(self, conversation: Conversation) -> Job:
         draws = self.image is not None
         if (self.image or self.text).think:
-            yield from conversation.read_text(THINK_PROMPT["image" if draws else "text"], is_input=False)
+            yield from conversation.read_inputs([], latents=draws, think="image" if draws else "text")
         for turn in self.turns:
             if not turn.own:
                 yield from conversation.read_inputs(turn.items, latents=draws)

@@ -35,6 +35,10 @@ class Worker:
         self._thread.start()
 
     @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
     def open(self) -> int:
         """Jobs that have not ended."""
         return self._open
@@ -105,7 +109,10 @@ class Worker:
             if order is None:
                 self._fail(list(self._handles))
                 return False
-            order()
+            try:
+                order()
+            except Exception:
+                log.exception("an order failed")
         return True
 
     def _begin(self, handle: Handle, jobs: Sequence[Job], owner: str | None, weight: int) -> None:
