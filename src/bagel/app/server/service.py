@@ -102,11 +102,8 @@ def places_for(bagel: Bagel) -> int:
     if runtime.room.free is not None:
         return max(runtime.room.places(), llm.max_position_embeddings)
     width = llm.num_key_value_heads * llm.head_dim * torch.empty((), dtype=model.dtype).element_size()
-    if hasattr(os, "sysconf"):
-        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-    else:
-        room = 4 * 2**30
-    return max(room // (2 * llm.num_hidden_layers * width), llm.max_position_embeddings)
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**34
+    return max(whole // 4 // (2 * llm.num_hidden_layers * width), llm.max_position_embeddings)
 
 
 async def _left(request: Request) -> None:
