@@ -43,8 +43,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hub_bars": {"errors", "hub_clients"},
     "hub": {"errors", "hub_clients", "hub_bars"},
     "infer": LOADED | {"infer", "hub", "memory"},
-    "data": {"data", "sequence", "pack", "tokens", "images", "errors", "model.config"},
-    "train": LOADED | {"train", "data", "infer", "version"},
+    "data": {"data", "sequence", "pack", "tokens", "images", "errors", "model.config", "world"},
+    "train": LOADED | {"train", "data", "infer", "eval", "version"},
+    "mini": LOADED | {"mini", "data", "train", "world"},
     "world": BASE | {"world", "images"},
     "eval": {"eval", "infer", "options", "errors", "world", "version"},
     # A command is thin and calls its room; the model itself is reached through `infer`.

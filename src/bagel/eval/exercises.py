@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, cast
@@ -11,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from bagel import world
-from bagel.data.config import choose
 from bagel.errors import InputError
 from bagel.infer import jobs
 from bagel.infer.conversation import Runtime
@@ -19,11 +19,6 @@ from bagel.infer.engine import Job
 from bagel.infer.inputs import check_size
 from bagel.infer.result import Result
 from bagel.options import ImageOptions, TextOptions, settle
-
-try:
-    from bagel.world.check import judge_sample
-except ImportError:
-    raise InputError('the checkers need SciPy: pip install "bagel-mot[world]".') from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +40,9 @@ class Plan:
     see: tuple[str, ...] = ("context", "look")
 
     def __post_init__(self) -> None:
-        choose(self.split, ("train", "heldout"), "split")
+        _one_of(self.split, ("train", "heldout"), "split")
         for use in self.see or ("nothing",):
-            choose(use, tuple(SEES), "see")
+            _one_of(use, tuple(SEES), "see")
         if self.count < 1:
             raise InputError(f"the number of exercises is {self.count}; it must be at least 1.")
         _ = self.categories
@@ -58,9 +53,9 @@ class Plan:
         found: list[tuple[str, str]] = []
         for name in self.tasks or tuple(world.TASKS):
             task, slash, category = name.partition("/")
-            choose(task, tuple(world.TASKS), "task")
+            _one_of(task, tuple(world.TASKS), "task")
             if slash:
-                choose(category, tuple(world.TASKS[task]), f"category of {task}")
+                _one_of(category, tuple(world.TASKS[task]), f"category of {task}")
             found += [(task, each) for each in ([category] if slash else world.TASKS[task])]
         return list(dict.fromkeys(found))
 
@@ -71,6 +66,13 @@ class Plan:
             for task, category in self.categories:
                 sample = world.make(task, category, self.seed, index, split)
                 yield Exercise(f"{task}/{category}/{index}", sample if self.think else sample.without_thoughts())
+
+
+def _one_of(value: str, known: Sequence[str], what: str) -> None:
+    if value not in known:
+        close = difflib.get_close_matches(value, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(known)}."
+        raise InputError(f"{what}: {value!r} is not known; {hint}")
 
 
 SEES = {"context": "latents", "look": "vit"}
@@ -142,6 +144,10 @@ def outputs_of(exercise: Exercise, result: Result) -> list[np.ndarray | str]:
 
 
 def judged(exercise: Exercise, outputs: Sequence[np.ndarray | str], text: str | None = None) -> Verdict:
+    try:
+        from bagel.world.check import judge_sample
+    except ImportError:
+        raise InputError('the checkers need SciPy: pip install "bagel-mot[world]".') from None
     verdicts = judge_sample(exercise.sample, list(outputs))
     reasons = [verdict.reason for verdict in verdicts if not verdict]
     return Verdict(exercise.name, not reasons, reasons, text)

@@ -38,7 +38,8 @@ class AutoencoderConfig:
     squares, edges, kl: weights beside the pixels' absolute error; squares bring small things on a wide plain first.
     noise: deviation of extra noise on the latents, relative to theirs, so that the decoder forgives what the flow
     leaves. ema: decay of the running mean. tasks: whose pictures, empty for all. max_minutes: of this run; the same
-    command goes on. measured: pictures from which scale and shift of the latents are taken.
+    command goes on. compile, channels_last: for speed alone. measured: pictures from which scale and shift of the
+    latents are taken.
     """
 
     run: str
@@ -60,6 +61,7 @@ class AutoencoderConfig:
     device: str = "auto"
     compute: str = "auto"
     compile: bool = False
+    channels_last: bool = True
     max_minutes: float | None = None
     save_minutes: float = 5.0
     log_every: int = 100
@@ -80,7 +82,8 @@ class Run:
         cuda = torch.cuda.is_available()
         self.device = torch.device(("cuda" if cuda else "cpu") if config.device == "auto" else config.device)
         self.half = config.compute == "bf16" or (config.compute == "auto" and self.device.type == "cuda")
-        self.vae = new_vae(self.model_config, config.seed).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.vae = new_vae(self.model_config, config.seed).to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.mean = {name: value.detach().clone() for name, value in self.vae.named_parameters()}
         fused = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
@@ -118,7 +121,7 @@ class Run:
 
     def _step(self, levels: Tensor) -> dict[str, Tensor]:
         config, vae = self.config, self.vae
-        pixels = from_levels(levels.to(self.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+        pixels = from_levels(levels.to(self.device, non_blocking=True)).contiguous(memory_format=self.layout)
         self._set_rate()
         with self._autocast():
             moments = vae.encoder(pixels)
