@@ -55,6 +55,10 @@ class Seen(NamedTuple):
     latents: Tensor
     logits: Tensor | None = None
 
+    def kept(self) -> Seen:
+        """The same, good beyond the next pass."""
+        return self._replace(last=self.last.clone(), logits=None if self.logits is None else self.logits.clone())
+
 
 Job = Generator[Any, Any, Any]
 """Yields lists of Read (answered by lists of Seen) and events; returns its result."""
@@ -85,7 +89,9 @@ class Engine:
         Raises InputError where a context would grow beyond the positions that the model knows.
         """
         self.check(reads)
-        return [seen for batch in self._batches(reads) for seen in self._pass(batch)]
+        *earlier, last = [list(batch) for batch in self._batches(reads)] or [[]]
+        kept = [seen.kept() for batch in earlier for seen in self._pass(batch)]
+        return [*kept, *(self._pass(last) if last else [])]
 
     def _batches(self, reads: Sequence[Read]) -> Iterator[list[Read]]:
         batch: list[Read] = []

@@ -197,7 +197,7 @@ class Scheduler:
                 context.back_to(mark)
             if len(tickets) == 1:
                 return [error]
-        return [answer for ticket in tickets for answer in self._forward([ticket])]
+        return [_kept(answer) for ticket in tickets for answer in self._forward([ticket])]
 
     def _resume(self, ticket: Ticket, answer: list[Seen] | None) -> Iterator[Event]:
         """Goes on with a job until it wants something read again, or ends."""
@@ -225,3 +225,8 @@ class Scheduler:
         ticket.job.close()
         self.metrics.ended[how] += 1
         return ticket, event
+
+
+def _kept(answer: list[Seen] | Exception) -> list[Seen] | Exception:
+    """An answer that the next pass does not overwrite."""
+    return answer if isinstance(answer, Exception) else [seen.kept() for seen in answer]
