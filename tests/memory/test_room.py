@@ -16,7 +16,7 @@ from bagel.infer.engine import Engine
 from bagel.infer.scheduler import Failed, Scheduler
 from bagel.memory.recover import is_out_of_memory, relieved
 from bagel.memory.room import Room
-from bagel.memory.sizes import GIB, Demand, needed
+from bagel.memory.sizes import GIB, Demand, needed, phases
 from bagel.options import ImageOptions, TextOptions, settle
 from conftest import CHECKPOINT
 
@@ -95,6 +95,9 @@ def test_what_a_request_asks(own):
     assert (chat.height, chat.latents, chat.max_tokens) == (0, 0, 7)
     assert chat.patches > 2
     assert demand_of(checkpoint, ["x"], drawn(own, cfg_text_scale=1.0)).branches == 1
+    cached = demand_of(checkpoint, ["a cube"], drawn(own, step_cache="taylorseer"))
+    with_cache, without = (phases(own.config, demand, torch.float32)["draw"] for demand in (cached, plain))
+    assert with_cache > without
 
 
 def test_places_follow_the_free_memory(own):

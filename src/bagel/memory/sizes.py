@@ -30,6 +30,7 @@ WORKSPACE = 64 * 2**20
 _GRAIN = 256  # of a context's storage
 _LONG_MLP, _MLP_SLICE = 6144, 4096  # of `bagel.model.kernels`
 _MOST = 16640  # tokens of a pass, of `bagel.infer.engine`
+_DIFFERENCES = 7  # that a step cache keeps, of `bagel.infer.reuse`
 _WIDENING = 128 * 2**20  # of `bagel.model.packed`
 
 
@@ -107,7 +108,8 @@ def allocated(size: int) -> int:
 class Demand:
     """What a request asks of memory. height, width: of the picture drawn, 0 for text alone; branches: contexts
     that guidance computes; text, latents, patches: tokens read; encoded: the largest picture read as latents;
-    max_tokens: written; batch: like requests side by side; held: tokens that a session holds already."""
+    max_tokens: written; batch: like requests side by side; held: tokens that a session holds already;
+    cached: branches with a step cache."""
 
     height: int = 0
     width: int = 0
@@ -119,6 +121,7 @@ class Demand:
     max_tokens: int = 0
     batch: int = 1
     held: int = 0
+    cached: int = 0
 
     @classmethod
     def of(
@@ -179,6 +182,7 @@ def held_bytes(config: ModelConfig, demand: Demand, dtype: torch.dtype) -> tuple
         fresh = demand.drawn(config) + 2
         lengths = [read, read if pictures else 0, demand.held + demand.text if pictures else 0][: demand.branches]
         grown = sum(kv_bytes(config, max(length + fresh, length * 3 // 2), dtype) for length in lengths)
+        grown += demand.cached * _DIFFERENCES * fresh * config.llm.hidden_size * dtype.itemsize
     if demand.max_tokens:
         grown = max(grown, kv_bytes(config, max(read + demand.max_tokens, read * 3 // 2), dtype))
     return base * demand.batch, (base + grown) * demand.batch
