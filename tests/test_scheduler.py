@@ -16,7 +16,7 @@ from bagel.infer.image import ImageStep
 from bagel.infer.scheduler import BusyError, Cancelled, Failed, Limits, Scheduler
 from bagel.infer.text import TextPiece
 from bagel.options import ImageOptions, TextOptions, settle
-from bagel.pack import TextPart
+from bagel.pack import LatentPart, TextPart
 from conftest import error
 
 
@@ -160,6 +160,25 @@ def test_a_job_too_big_to_share_waits_and_runs_alone(runtime):
     assert scheduler.active == [small]
     ended = [ticket for ticket, event in drain(scheduler) if isinstance(event, Finished)]
     assert ended == [small, big]
+
+
+def test_contexts_side_by_side_equal_contexts_one_by_one(runtime, monkeypatch):
+    def read():
+        engine, tokenizer = runtime.engine, runtime.checkpoint.tokenizer
+        contexts = [engine.new_context() for _ in range(6)]
+        texts = ["a", "two dogs", "a red cube on a table", "x y", "hello", "far away"]
+        engine.forward([Read(c, TextPart(tokenizer.segment(t))) for c, t in zip(contexts, texts, strict=True)])
+        noise = torch.randn(6, 64, generator=torch.Generator().manual_seed(0))
+        draws = [Read(c, LatentPart(noise, (2, 3), 0.5, noised=True), keep=False) for c in contexts[3:]]
+        seen = []
+        for token in (5, 6, 7):
+            seen += engine.forward([*[Read(c, TextPart([token])) for c in contexts[:3]], *draws])
+        return [x for one in seen for x in (one.last, one.latents) if len(x)]
+
+    together = read()
+    monkeypatch.setattr("bagel.infer.padded.MOST_PLACES", 0)
+    for found, wanted in zip(together, read(), strict=True):
+        assert error(found, wanted) < 1e-5
 
 
 @pytest.mark.slow

@@ -62,11 +62,15 @@ def wait(ready: Callable[[], Any], seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-@contextlib.contextmanager
-def running(bagel: Bagel, **settings: Any) -> Iterator[Live]:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def running(bagel: Bagel, **settings: Any) -> Iterator[Live]:
+    port = free_port()
     server = make_server(bagel, Settings(name="mini", **settings), port=port)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -11,7 +14,8 @@ import httpx
 import openai
 import pytest
 
-from server.live import running, wait
+from conftest import CHECKPOINT
+from server.live import free_port, running, wait
 
 CHAT = "/v1/chat/completions"
 LONG = {"prompt": "a cube", "size": "64x64", "num_timesteps": 240, "seed": 1}
@@ -147,3 +151,27 @@ def test_an_error_inside_is_not_told(live, monkeypatch):
     response = live.post(CHAT, json=said())
     assert (response.status_code, response.json()["error"]["type"]) == (500, "server_error")
     assert "secret" not in response.text
+
+
+def test_the_command_serves_and_stops():
+    port = free_port()
+    command = [sys.executable, "-m", "bagel.app.cli", "serve", "-m", str(CHECKPOINT), "--port", str(port)]
+    process = subprocess.Popen([*command, "--device", "cpu", "--threads", "1"], stderr=subprocess.PIPE, text=True)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait(lambda: process.poll() is not None or is_up(url), 40)
+        assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == "random"
+        assert httpx.post(url + CHAT, json=said(), timeout=30).status_code == 200
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    assert [line["status"] for line in lines if line.get("path") == CHAT] == [200]
+    assert "Traceback" not in log
+
+
+def is_up(url):
+    try:
+        return httpx.get(f"{url}/health").status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -10,6 +10,8 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+import torch
+
 from bagel.app.server.problems import ApiError, ClientGoneError, api_error_of
 from bagel.infer.engine import Engine, Finished, Job
 from bagel.infer.scheduler import Cancelled, Failed, Limits, Scheduler, Ticket
@@ -87,6 +89,9 @@ class Worker:
     # --- in the thread -----------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        device = self.scheduler.engine.model.device
+        if device.type == "cuda":  # the current device is a thread's own
+            torch.cuda.set_device(device)
         while self._take_orders() and self._step():
             pass
 
