@@ -178,3 +178,26 @@ def test_a_packed_folder_says_what_it_cannot(packed):
     file.write_bytes(struct.pack("<Q", len(text)) + text + whole[8 + size :])
     with pytest.raises(CheckpointError):
         Bagel.load(packed, device="cpu")
+
+
+@pytest.mark.parametrize("offload", [None, "und,gen,vit,vae,embed,head"])
+def test_an_adapter_is_merged_before_quantising(offload, monkeypatch):
+    """The whole weights lie on the host then, and are quantised one by one."""
+    merged = []
+    monkeypatch.setattr("bagel.infer.loading.apply", lambda model, lora: merged.append((precision_of(model), lora)))
+    plain = Bagel.load(CHECKPOINT, device="cpu", precision="nf4")
+    other = Bagel.load(CHECKPOINT, device="cpu", precision="nf4", lora="ink", offload=offload)
+    assert merged == [(None, "ink")]
+    options = {"height": 64, "width": 64, "num_timesteps": 3, "seed": 1}
+    assert torch.equal(plain.draw("a cube", **options).latent, other.draw("a cube", **options).latent)
+
+
+def test_the_pack_command(tmp_path, monkeypatch, capsys):
+    from bagel.app import cli
+
+    monkeypatch.setattr(
+        "sys.argv", ["bagel", "pack", str(tmp_path / "small"), "--precision", "int8", "--device", "cpu"]
+    )
+    cli.main()
+    assert capsys.readouterr().out.strip() == str(tmp_path / "small")
+    assert precision_of(Bagel.load(tmp_path / "small", device="cpu").runtime.checkpoint.model) == "int8"

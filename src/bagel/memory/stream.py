@@ -100,6 +100,8 @@ class Stream:
         size = max((unit.size for layer in layers for unit in layer.values()), default=0)
         self.slots = [Slot(size, device) for _ in range(num_slots)]
         self.side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        if self.side is not None:  # the slots' memory may still be read by what held it before
+            self.side.wait_stream(torch.cuda.current_stream(device))
         self.device = device
         self.fetched = 0
         self._drawing: bool | None = None
