@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bagel import InputError, MemoryPlanError
+from bagel import Bagel, InputError, MemoryPlanError
 from bagel.app import cli
 from bagel.infer.loading import Wanted, plan_for, setup_of, usual_demand
 from bagel.memory.cards import Card
@@ -174,6 +174,13 @@ def test_a_folder_on_a_card():
     lines = table(made).splitlines()
     assert lines[0].startswith("und expert")
     assert any(line.startswith("expected peak") for line in lines)
+
+
+def test_a_packed_folder_is_planned_as_it_is(tmp_path):
+    Bagel.load(CHECKPOINT, device="cpu", precision="nf4").save(tmp_path)
+    assert plan_for(tmp_path, Card.imagined("8")).setup.precision == "nf4"
+    with pytest.raises(InputError, match="packed in nf4"):
+        plan_for(tmp_path, Card.imagined("8"), "bf16")
 
 
 @pytest.fixture

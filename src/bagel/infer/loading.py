@@ -112,8 +112,9 @@ def plan_for(
     offload: str | Sequence[str] | None = None,
     demand: Demand | None = None,
 ) -> Plan:
-    """The plan of a folder on a card. demand: one picture at the checkpoint's own size, unless given. Raises
-    MemoryPlanError."""
+    """The plan of a folder on a card, a packed one in what it was packed. demand: one picture at the checkpoint's
+    own size, unless given. Raises MemoryPlanError."""
+    precision = _stored_precision(folder, Wanted(precision=precision)) or precision
     config = read_config(folder)
     tokens = len(read_tokenizer(folder))
     return choose(config, card, demand or usual_demand(config), precision, _words(offload), tokens)
