@@ -288,7 +288,7 @@ _LEAST = {
     "steps": 1, "accumulate": 1, "loss.chunk_rows": 1, "loss.ce_weight": 0, "loss.mse_weight": 0, "optim.lr": 0,
     "optim.warmup": 0, "optim.weight_decay": 0, "optim.min_lr": 0, "parallel.shard": 0,
     "parallel.recompute_every": 1, "parallel.timeout_minutes": 1, "save.every": 0, "save.keep": 1, "log.every": 1,
-    "samples.every": 0,
+    "samples.every": 0, "samples.world": 0,
 }  # fmt: skip
 
 
