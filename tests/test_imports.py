@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "world": BASE | {"world", "images"},
     "eval": {"eval", "infer", "options", "errors", "world", "version"},
     # A command is thin and calls its room; the model itself is reached through `infer`.
-    "app": {"app", "infer", "memory", "options", "errors", "hub", "checkpoint", "version", "model.config"}
+    "app": {"app", "infer", "memory", "options", "images", "errors", "hub", "checkpoint", "version", "model.config"}
     | {"data", "train", "world", "eval"},
     "": {"errors", "options", "infer", "version"},
 }
