@@ -21,9 +21,9 @@ class AnswerTab:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         with desk.words(gr.Tab, wording={"label": "tab.chat"}, id="chat") as self.tab, gr.Row():
-            with gr.Column(scale=5, min_width=320):
+            with gr.Column(scale=5, min_width=320, elem_classes="asking"):
                 self._asking()
-            with gr.Column(scale=6, min_width=320):
+            with gr.Column(scale=6, min_width=320, elem_classes="showing"):
                 self.status = gr.HTML(padding=False, elem_id="chat-status")
                 self.answer = desk.words(
                     gr.Textbox,
@@ -63,7 +63,8 @@ class AnswerTab:
                 gr.Button, wording={"value": "cancel"}, variant="stop", visible=False, elem_id="chat-cancel"
             )
         self.examples = self.desk.example_buttons("chat")
-        self.panel, self.seeds = Panel("chat", self.desk.config, words), gr.State([])
+        with gr.Column(elem_classes="turning"):
+            self.panel, self.seeds = Panel("chat", self.desk.config, words), gr.State([])
 
     def _wire(self) -> None:
         inputs = {self.images, self.prompt, self.desk.language, *self.panel.inputs}

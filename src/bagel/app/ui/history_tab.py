@@ -16,6 +16,13 @@ from bagel.app.ui.texts import LANGUAGES, say
 from bagel.app.ui.watch import error_box, note_box
 from bagel.errors import BagelError
 
+OTHER_NAMES = {
+    "job": ("Job", "任务"),
+    "prompt": ("Prompt", "提示词"),
+    "model": ("Model", "模型"),
+    "version": ("Version", "版本"),
+}
+
 
 class HistoryTab:
     """draw, edit: where settings go back to; shared: whether every browser sees the
@@ -25,7 +32,7 @@ class HistoryTab:
         self.desk, self.goals, self.shared = desk, {"draw": draw, "edit": edit}, shared
         words = desk.words
         with words(gr.Tab, wording={"label": "tab.history"}, id="history") as self.tab, gr.Row():
-            with gr.Column(scale=6, min_width=320):
+            with gr.Column(scale=6, min_width=320, elem_classes="half"):
                 self.shown = words(
                     gr.Gallery,
                     wording={"label": "history.shown"},
@@ -38,21 +45,21 @@ class HistoryTab:
                     elem_id="history-shown",
                 )
                 self.refresh = words(gr.Button, wording={"value": "refresh"}, size="sm", visible=shared)
-            with gr.Column(scale=5, min_width=320):
+            with gr.Column(scale=5, min_width=320, elem_classes="half"):
                 self.drop = words(
                     gr.File, wording={"label": "history.drop"}, file_types=[".png"], height=120, elem_id="history-drop"
                 )
                 self.settings = gr.State(None)
                 self.note = gr.HTML(padding=False, elem_id="history-note")
-                self.table = gr.Dataframe(
-                    headers=["", ""], interactive=False, visible=False, wrap=True, elem_id="history-table"
-                )
                 self.use = words(
                     gr.Button,
                     wording={"value": "history.use"},
                     variant="primary",
                     interactive=False,
                     elem_id="history-use",
+                )
+                self.table = gr.Dataframe(
+                    headers=["", ""], interactive=False, visible=False, wrap=True, elem_id="history-table"
                 )
         self._wire()
 
@@ -111,7 +118,7 @@ def rows_of(settings: Mapping[str, Any], language: str) -> list[list[str]]:
     number = list(LANGUAGES).index(language)
     rows = []
     for name, value in settings.items():
-        title = KNOB_NAMES[name][number] if name in KNOB_NAMES else name
+        title = {**KNOB_NAMES, **OTHER_NAMES}.get(name, (name, name))[number]
         shown = " – ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
         rows.append([title, shown])
     return rows

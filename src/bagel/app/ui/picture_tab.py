@@ -25,9 +25,9 @@ class PictureTab:
     def __init__(self, job: str, desk: Desk) -> None:
         self.job, self.desk, self.words = job, desk, desk.words
         with desk.words(gr.Tab, wording={"label": f"tab.{job}"}, id=job) as self.tab, gr.Row():
-            with gr.Column(scale=5, min_width=320):
+            with gr.Column(scale=5, min_width=320, elem_classes="asking"):
                 self._asking()
-            with gr.Column(scale=6, min_width=320):
+            with gr.Column(scale=6, min_width=320, elem_classes="showing"):
                 self._showing()
         self._wire()
 
@@ -60,7 +60,8 @@ class PictureTab:
                 gr.Button, wording={"value": "cancel"}, variant="stop", visible=False, elem_id=f"{job}-cancel"
             )
         self.examples = self.desk.example_buttons(job)
-        self.panel = Panel(job, self.desk.config, words)
+        with gr.Column(elem_classes="turning"):
+            self.panel = Panel(job, self.desk.config, words)
 
     def _showing(self) -> None:
         words, job = self.words, self.job

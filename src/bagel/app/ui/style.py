@@ -39,10 +39,22 @@ CSS = """
   color: var(--body-text-color-subdued); font-size: .85rem; padding: 0; }
 .ratio label, #talk-reply label { padding: 4px 10px; }
 #talk-previews .previews img { max-height: 260px; }
+#talk-chat .message { overflow-wrap: anywhere; }
 #draw-result img, #edit-result img { min-height: 0; }
 @media (max-width: 640px) {
+  .gradio-container, .gradio-container .main { box-sizing: border-box; width: 100% !important; max-width: 100vw; }
   .gradio-container { padding: 6px !important; }
-  .tabs button { padding: 0 8px !important; }
+  .gradio-container .main { padding: 6px !important; }
+  .tabs button { padding: 0 6px !important; }
+  .column { min-width: 0 !important; max-width: 100%; }
+  .tabs, .tabitem, .tabitem > .column, .tabitem .row, .half { min-width: 0 !important; max-width: calc(100vw - 24px); }
+  .tabitem .block { min-width: 0 !important; }
+  .half { flex: 0 0 100% !important; }
+  /* The result comes right below the button, the knobs after it. */
+  .asking { display: contents !important; }
+  .asking > * { order: 1; flex: 0 0 auto !important; width: 100%; }
+  .showing { order: 2; flex: 0 0 100% !important; }
+  .asking > .turning { order: 3; }
 }
 """
 

@@ -36,9 +36,9 @@ class TalkTab:
     def __init__(self, desk: Desk) -> None:
         self.desk, words = desk, desk.words
         with desk.words(gr.Tab, wording={"label": "tab.talk"}, id="talk") as self.tab, gr.Row():
-            with gr.Column(scale=7, min_width=320):
+            with gr.Column(scale=7, min_width=320, elem_classes="half"):
                 self._talking()
-            with gr.Column(scale=4, min_width=300):
+            with gr.Column(scale=4, min_width=300, elem_classes="half"):
                 self.shown = words(
                     gr.Gallery,
                     wording={"label": "talk.shown"},
