@@ -51,7 +51,7 @@ def serve(
     from bagel.app.ui.history import History
     from bagel.app.ui.host import Host
     from bagel.app.ui.page import Page
-    from bagel.app.ui.style import CSS, theme
+    from bagel.app.ui.style import CSS, HEAD, theme
 
     host, history = Host(load), History(place.out)
     name = Path(model).name or model
@@ -71,6 +71,7 @@ def serve(
             allowed_paths=[str(history.folder)],
             theme=theme(),
             css=CSS,
+            head=HEAD,
             app_kwargs={"middleware": _middleware(), "docs_url": None, "redoc_url": None},
         )
     except OSError:

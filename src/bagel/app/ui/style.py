@@ -42,13 +42,11 @@ CSS = """
 #talk-chat .message { overflow-wrap: anywhere; }
 #draw-result img, #edit-result img { min-height: 0; }
 @media (max-width: 640px) {
-  .gradio-container, .gradio-container .main { box-sizing: border-box; width: 100% !important; max-width: 100vw; }
-  .gradio-container { padding: 6px !important; }
-  .gradio-container .main { padding: 6px !important; }
   .tabs button { padding: 0 6px !important; }
   .column { min-width: 0 !important; max-width: 100%; }
-  .tabs, .tabitem, .tabitem > .column, .tabitem .row, .half { min-width: 0 !important; max-width: calc(100vw - 24px); }
+  .tabs, .tabitem, .tabitem > .column, .tabitem .row, .half { min-width: 0 !important; max-width: 100%; }
   .tabitem .block { min-width: 0 !important; }
+  #history-shown .grid-container { grid-template-columns: repeat(3, minmax(0, 1fr)) !important; }
   .half { flex: 0 0 100% !important; }
   /* The result comes right below the button, the knobs after it. */
   .asking { display: contents !important; }
@@ -57,6 +55,15 @@ CSS = """
   .asking > .turning { order: 3; }
 }
 """
+
+HEAD = """<style>
+@media (max-width: 640px) {
+  .gradio-container, .gradio-container .main, .gradio-container .wrap:has(> main), .gradio-container main {
+    box-sizing: border-box !important; width: 100% !important; min-width: 0 !important; max-width: 100vw !important; }
+  .gradio-container .main { padding: 10px !important; }
+}
+</style>"""
+"""Gradio puts a prefix before every selector of `CSS`, so that its own containers are out of reach there."""
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "sans-serif")
 MONO = ("ui-monospace", "Consolas", "monospace")
