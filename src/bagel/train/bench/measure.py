@@ -157,7 +157,8 @@ def _timed(made: Trainer, name: str, options: BenchOptions, config: ModelConfig,
         )
     if options.profile:
         made._update = where.marked(made._update)  # type: ignore[method-assign]
-        row["where"] = where.profiled(made.step, world.device, 2)
+        row["where"], kernels = where.profiled(made.step, world.device, 2)
+        row["kernels"] = [kernel._asdict() for kernel in kernels]
     if options.loader and not options.lora:
         try:
             row["fed"] = _fed(made, options, config, len(batch))

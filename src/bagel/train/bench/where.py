@@ -8,7 +8,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -30,14 +30,27 @@ _RANGE = re.compile(r"ProfilerStep|bench:|## |Torch-Compiled|Optimizer\.")
 """Names that stand for a stretch of time and not for work of their own."""
 
 
+LONGEST = 40
+"""How many kernels are listed."""
+
+
+class Kernel(NamedTuple):
+    """Milliseconds and calls a step."""
+
+    name: str
+    ms: float
+    calls: float
+
+
 def kind_of(kernel: str) -> str:
     """The kind of work that a kernel (on a CPU: an operator) does, by its name."""
     return next(kind for kind, pattern in _KINDS if re.search(pattern, kernel, re.IGNORECASE))
 
 
-def profiled(step: Callable[[], object], device: torch.device, steps: int) -> dict[str, float]:
-    """Milliseconds a step by kind of work. On a GPU the kernels' own times, which overlap on side streams: their
-    sum may exceed the step. What was launched inside `optimiser` (a range) counts as that whatever its name."""
+def profiled(step: Callable[[], object], device: torch.device, steps: int) -> tuple[dict[str, float], list[Kernel]]:
+    """Milliseconds a step by kind of work, and the kernels that took longest. On a GPU the kernels' own times, which
+    overlap on side streams: their sum may exceed the step. What was launched inside `optimiser` (a range) counts as
+    that whatever its name."""
     gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
     with profile(activities=activities) as prof:
@@ -46,12 +59,17 @@ def profiled(step: Callable[[], object], device: torch.device, steps: int) -> di
         if gpu:
             torch.cuda.synchronize(device)
     spent: dict[str, float] = defaultdict(float)
+    named: dict[str, list[float]] = defaultdict(list)
     for event in prof.events() or ():
         on_gpu = event.device_type == torch.autograd.DeviceType.CUDA
         if on_gpu == gpu and not (getattr(event, "is_user_annotation", False) or _RANGE.match(event.name)):
-            spent[kind_of(event.name)] += event.device_time if gpu else event.self_cpu_time_total
+            took = event.device_time if gpu else event.self_cpu_time_total
+            spent[kind_of(event.name)] += took
+            named[event.name].append(took)
     _move_optimiser(spent, prof, gpu)
-    return {kind: spent[kind] / 1000 / steps for kind, _ in _KINDS if spent[kind] > 0}
+    kinds = {kind: spent[kind] / 1000 / steps for kind, _ in _KINDS if spent[kind] > 0}
+    longest = sorted(named, key=lambda name: -sum(named[name]))[:LONGEST]
+    return kinds, [Kernel(name[:120], sum(named[name]) / 1000 / steps, len(named[name]) / steps) for name in longest]
 
 
 def _move_optimiser(spent: dict[str, float], prof: Any, gpu: bool) -> None:
