@@ -9,14 +9,13 @@ from typing import Any
 from PIL import Image
 
 from bagel.errors import InputError
-from bagel.infer import jobs
+from bagel.infer import jobs, turns
 from bagel.infer.conversation import Conversation, Runtime
 from bagel.infer.demand import demand_of
 from bagel.infer.engine import Finished, Job, run
 from bagel.infer.inputs import as_input, check_size, split_fields
 from bagel.infer.result import Result
 from bagel.options import ImageOptions, TextOptions, make, settle
-from bagel.tokens import THINK_PROMPT
 
 Progress = Callable[[int, Any], None]
 """Called with (number of the request, event) while requests run."""
@@ -60,10 +59,7 @@ class Session:
         it needs; answering does not, and without them it reads as in `Bagel.chat`."""
         value = as_input(item)
         self._check([value])
-        if isinstance(value, Image.Image):
-            self._keep(lambda trial: trial.read_image(value, latents=latents))
-        else:
-            self._keep(lambda trial: trial.read_text(value))
+        self._turn(turns.read(self.conversation, [value], latents=latents))
 
     def draw(self, options: ImageOptions | None = None, *, keep: bool = True, **fields: Any) -> Result:
         """The next picture, as big as the last one read unless told. keep: read it back, so that the next turn
@@ -73,16 +69,7 @@ class Session:
         settled = check_size(settle(make(ImageOptions, options, fields), job, config.presets), config)
         self._check([], settled)
         result = Result(seed=jobs.seed_of(settled))
-        trial = self.conversation.fork()
-
-        def turn() -> Job:
-            if settled.think:
-                yield from trial.read_text(THINK_PROMPT["image"], is_input=False)
-            yield from jobs.draw_next(trial, settled, result)
-
-        self._run(turn())
-        if keep and (drawn := result.image) is not None:
-            self._keep(lambda trial: trial.read_image(drawn))
+        self._turn(turns.draw(self.conversation, settled, result, keep=keep))
         return result
 
     def say(self, options: TextOptions | None = None, *, keep: bool = True, **fields: Any) -> Result:
@@ -91,16 +78,7 @@ class Session:
         settled = settle(make(TextOptions, options, fields), "chat", presets)
         self._check([], text=settled)
         result = Result(seed=jobs.seed_of(settled))
-        trial = self.conversation.fork()
-
-        def turn() -> Job:
-            if settled.think:
-                yield from trial.read_text(THINK_PROMPT["text"], is_input=False)
-            yield from jobs.answer_next(trial, settled, result)
-
-        self._run(turn())
-        if keep and (said := result.text):
-            self._keep(lambda trial: trial.read_text(said, is_input=False))
+        self._turn(turns.say(self.conversation, settled, result, keep=keep))
         return result
 
     def go_on(self, parts: Sequence[str] | None = None, *, max_images: int = 8, **fields: Any) -> Result:
@@ -114,7 +92,7 @@ class Session:
         written = settle(text, "chat", config.presets)
         plan = jobs.Plan(parts, max_images)
         self._check([], drawn, written)
-        self._keep(lambda trial: jobs.interleave_next(trial, plan, drawn, written, result))
+        self._turn(turns.go_on(self.conversation, plan, drawn, written, result))
         return result
 
     def _check(
@@ -126,17 +104,10 @@ class Session:
             held, size = conversation.cond.length, conversation.size
             runtime.room.check(demand_of(runtime.checkpoint, inputs, image, text, held=held, size=size))
 
-    def _keep(self, turn: Callable[[Conversation], Job]) -> None:
-        """Runs a turn on a fork, and goes on from there once it is done."""
-        trial = self.conversation.fork()
-        self._run(turn(trial))
-        self._conversation = trial
-
-    def _run(self, job: Job) -> Any:
-        result = None
+    def _turn(self, job: Job) -> None:
+        """Runs a turn, and goes on from where it has led once it is done."""
         for index, event in run(self._runtime.engine, [job]):
             if isinstance(event, Finished):
-                result = event.result
+                self._conversation = event.result
             elif self._progress:
                 self._progress(index, event)
-        return result
