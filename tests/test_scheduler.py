@@ -15,6 +15,7 @@ from bagel.infer.engine import Engine, Finished, Read
 from bagel.infer.image import ImageStep
 from bagel.infer.scheduler import BusyError, Cancelled, Failed, Limits, Scheduler
 from bagel.infer.text import TextPiece
+from bagel.infer.ticket import Ticket, Waiting
 from bagel.options import ImageOptions, TextOptions, settle
 from bagel.pack import LatentPart, TextPart
 from conftest import error
@@ -151,6 +152,15 @@ def test_limits_and_turns_of_owners(runtime):
     assert ended == ["a", "b", "a", "b", "a"]
     assert scheduler.metrics.ended == {"finished": 5, "failed": 0, "cancelled": 0, "refused": 1}
     assert all(ticket.began for ticket in tickets)
+
+
+def test_places_in_the_queue_are_told_as_they_will_be_let_in(runtime):
+    waiting = Waiting()
+    for number, owner in enumerate("aaabbc"):
+        waiting.push(Ticket(writing(runtime, "x"), number, owner))
+    told = [ticket.number for ticket in waiting.in_turn()]
+    assert told == [0, 3, 5, 1, 4, 2]
+    assert told == [waiting.pop().number for _ in told]
 
 
 def test_a_job_too_big_to_share_waits_and_runs_alone(runtime):

@@ -2,7 +2,7 @@
 
 A scheduler packs into each pass what its active jobs want next: prompts being read, words being written,
 pictures being drawn, of any sizes and options. A job joins as soon as there is room and leaves when it ends,
-fails or is cancelled; none notices the others. One thread calls it; see `app/server/worker.py` for a server.
+fails or is cancelled; none notices the others. One thread calls it; see `app/worker.py` for server and page.
 """
 
 from __future__ import annotations
@@ -50,7 +50,11 @@ class Limits:
 
 
 class BusyError(BagelError):
-    """No more jobs can wait."""
+    """No more jobs can wait. retry_after: seconds after which it is worth another try."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 @dataclass

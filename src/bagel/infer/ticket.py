@@ -5,6 +5,7 @@ Owners take turns: one who sends a thousand jobs does not keep another waiting f
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterator
@@ -56,6 +57,11 @@ class Waiting:
 
     def __iter__(self) -> Iterator[Ticket]:
         return iter([ticket for queue in self._by_owner.values() for ticket in queue])
+
+    def in_turn(self) -> Iterator[Ticket]:
+        """In the order in which they will be let in."""
+        rounds = itertools.zip_longest(*self._by_owner.values())
+        return (ticket for one in rounds for ticket in one if ticket is not None)
 
     @property
     def first(self) -> Ticket:

@@ -10,13 +10,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from bagel.app.previews import Evenly, Preview, with_previews
 from bagel.app.server.images import check_options, presets_within
 from bagel.app.server.inputs import picture_input, read_json, text_input
 from bagel.app.server.problems import ApiError, answer
 from bagel.app.server.protocol import ChatRequest, Message
 from bagel.app.server.protocol import TextPiece as TextContent
 from bagel.app.server.service import Service, check_count, encoded
-from bagel.app.server.turns import Chat, Preview, Turn, with_previews
+from bagel.app.server.turns import Chat, Turn
 from bagel.infer.conversation import Input
 from bagel.infer.engine import Finished
 from bagel.infer.inputs import split_fields
@@ -35,7 +36,7 @@ async def completions(request: Request, service: Service) -> Response:
     runtime = service.bagel.runtime
     todo = [chat.job(runtime) for chat in chats]
     if asked.stream and asked.partial_images:
-        todo = [with_previews(runtime, job, asked.partial_images) for job in todo]
+        todo = [with_previews(runtime, job, Evenly(asked.partial_images)) for job in todo]
     wants = (TextPiece, TextDone, ImageDone, Preview) if asked.stream else ()
     handle = service.begin(request, todo, _weight(chats[0]), wants)
     base = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}

@@ -10,12 +10,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from bagel.app.previews import Evenly, Preview, with_previews
 from bagel.app.server.form import read_edit
 from bagel.app.server.inputs import read_json, text_input
 from bagel.app.server.problems import ApiError, answer
 from bagel.app.server.protocol import DrawRequest
 from bagel.app.server.service import Service, check_count, encoded
-from bagel.app.server.turns import Preview, with_previews
 from bagel.infer import jobs
 from bagel.infer.conversation import Input
 from bagel.infer.engine import Finished
@@ -49,8 +49,7 @@ async def _make(
         usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
         head = {"created": int(time.time()), "output_format": asked.output_format or "png", "usage": usage}
         return answer({**head, "data": data})
-    count = asked.partial_images or 0
-    todo = [with_previews(runtime, one, count) for one in todo]
+    todo = [with_previews(runtime, one, Evenly(asked.partial_images or 0)) for one in todo]
     handle = service.begin(request, todo, weight, (Preview,))
     return service.stream(_chunks(service.events(request, handle), asked, event))
 

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from bagel.infer.result import Result
 
 if TYPE_CHECKING:
-    from bagel.app.server.worker import Worker
+    from bagel.app.worker import Worker
 
 _BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 

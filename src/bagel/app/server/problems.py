@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
+from bagel.app.worker import StoppingError
 from bagel.errors import BagelError, MemoryPlanError
 from bagel.infer.scheduler import BusyError
 
@@ -71,7 +72,9 @@ def api_error_of(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, BusyError):
-        return ApiError(429, str(error), "queue_full", retry_after=1)
+        return ApiError(429, str(error), "queue_full", retry_after=error.retry_after)
+    if isinstance(error, StoppingError):
+        return ApiError(503, str(error), "shutting_down", retry_after=5)
     if isinstance(error, ValidationError):
         return _invalid(error)
     if isinstance(error, MemoryPlanError | MemoryError) or "out of memory" in str(error).lower():

@@ -14,7 +14,7 @@ import uvicorn
 from bagel.app.server.guard import Guard
 from bagel.app.server.routes import build
 from bagel.app.server.settings import Settings
-from bagel.app.server.worker import Worker
+from bagel.app.worker import Worker
 from bagel.infer.pipeline import Bagel
 
 

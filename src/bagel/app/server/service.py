@@ -7,11 +7,10 @@ import base64
 import contextlib
 import io
 import json
-import os
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-import torch
 from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -19,12 +18,13 @@ from starlette.responses import Response, StreamingResponse
 from bagel.app.server.metrics import Meter
 from bagel.app.server.problems import ApiError, ClientGoneError, answer, api_error_of
 from bagel.app.server.settings import Settings
-from bagel.app.server.worker import Handle, Worker
+from bagel.app.worker import Handle, Worker, places_for
 from bagel.infer.engine import Finished, Job
 from bagel.infer.pipeline import Bagel
 from bagel.infer.result import Result
 from bagel.infer.scheduler import Limits
 
+log = logging.getLogger("bagel.serve")
 Chunks = AsyncIterator[tuple[str | None, Any]]
 """(name of the event or None, its data) of a stream."""
 
@@ -53,22 +53,26 @@ class Service:
         request.state.handles.append(handle)  # closed at the latest when the request ends
         return handle
 
-    def events(self, request: Request, handle: Handle) -> AsyncIterator[tuple[int, Any]]:
-        """The events of a request's jobs; they end when the client leaves or waits too long."""
-        return self._events(request, handle)
-
-    async def _events(self, request: Request, handle: Handle) -> AsyncIterator[tuple[int, Any]]:
+    async def events(self, request: Request, handle: Handle) -> AsyncIterator[tuple[int, Any]]:
+        """The events of a request's jobs; they end when the client leaves or waits too long. Raises ApiError or
+        ClientGoneError."""
+        late = ApiError(503, "the request took too long; ask for less, or try again later.", "timeout", retry_after=10)
+        timer = asyncio.get_running_loop().call_later(self.settings.timeout, handle.interrupt, late)
         gone = asyncio.create_task(_left(request))
-        deadline = asyncio.get_running_loop().time() + self.settings.timeout
-        events = handle.events(gone, deadline)
+        gone.add_done_callback(lambda task: handle.interrupt(ClientGoneError()))
         try:
-            async for index, event in events:
-                if isinstance(event, Finished):
-                    self._note(request, event.result)
-                yield index, event
+            async with contextlib.aclosing(handle.events()) as events:  # type: ignore[type-var]
+                async for index, event in events:
+                    if isinstance(event, Finished):
+                        self._note(request, event.result)
+                    yield index, event
+        except ClientGoneError:
+            raise
+        except Exception as error:
+            raise _told(error) from None
         finally:
+            timer.cancel()
             gone.cancel()
-            await events.aclose()  # type: ignore[attr-defined]
 
     async def results(self, request: Request, handle: Handle) -> list[Result]:
         """Of all jobs, in order."""
@@ -94,16 +98,11 @@ class Service:
         )
 
 
-def places_for(bagel: Bagel) -> int:
-    """Tokens that contexts may hold together: what the device has room for, on the CPU a quarter of the machine's
-    memory."""
-    runtime, llm = bagel.runtime, bagel.config.llm
-    model = runtime.checkpoint.model
-    if runtime.room.free is not None:
-        return max(runtime.room.places(), llm.max_position_embeddings)
-    width = llm.num_key_value_heads * llm.head_dim * torch.empty((), dtype=model.dtype).element_size()
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**34
-    return max(whole // 4 // (2 * llm.num_hidden_layers * width), llm.max_position_embeddings)
+def _told(error: Exception) -> ApiError:
+    problem = api_error_of(error)
+    if problem.status == 500:
+        log.error("a job failed", exc_info=error)
+    return problem
 
 
 async def _left(request: Request) -> None:

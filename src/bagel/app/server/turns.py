@@ -1,17 +1,13 @@
-"""Jobs of the server: chats of several turns, and previews of pictures being drawn."""
+"""Jobs of the server: chats of several turns."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from PIL import Image
 
 from bagel.infer import jobs
 from bagel.infer.conversation import Conversation, Input, Runtime
 from bagel.infer.engine import Job
-from bagel.infer.image import ImageStep
 from bagel.infer.result import Result
 from bagel.options import ImageOptions, TextOptions
 
@@ -66,30 +62,3 @@ class Chat:
                     yield from conversation.read_text(item, is_input=False)
                 else:
                     yield from conversation.read_image(item, latents=draws)
-
-
-@dataclass(frozen=True)
-class Preview:
-    """A picture as it looks on the way; `number` counts a request's previews from 0."""
-
-    image: Image.Image
-    number: int
-
-
-def with_previews(runtime: Runtime, job: Job, count: int) -> Job:
-    """The job, with `count` previews of each picture, evenly spread over its updates."""
-    answer: Any = None
-    number = 0
-    try:
-        while True:
-            said = job.send(answer)
-            answer = None
-            if not isinstance(said, ImageStep):
-                answer = yield said
-            elif said.update in {said.updates * (i + 1) // (count + 1) for i in range(count)}:
-                yield Preview(runtime.decode(said.latent, said.grid), number)
-                number += 1
-    except StopIteration as stop:
-        return stop.value
-    finally:
-        job.close()

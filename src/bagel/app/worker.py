@@ -1,23 +1,37 @@
-"""The thread that runs the model. Requests hand it jobs and get their events back on the event loop."""
+"""The thread that runs the model. Server and page hand it jobs and get their events back on the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
+import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from bagel.app.server.problems import ApiError, ClientGoneError, api_error_of
+from bagel.errors import BagelError
 from bagel.infer.engine import Engine, Finished, Job
-from bagel.infer.scheduler import Cancelled, Failed, Limits, Scheduler, Ticket
+from bagel.infer.pipeline import Bagel
+from bagel.infer.scheduler import BusyError, Cancelled, Failed, Limits, Scheduler, Ticket
 
 log = logging.getLogger("bagel.serve")
 _LAST = (Finished, Failed, Cancelled)
+
+
+class StoppingError(BagelError):
+    """No more jobs are taken."""
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job waits; `ahead` jobs come before it."""
+
+    ahead: int
 
 
 class Worker:
@@ -26,10 +40,11 @@ class Worker:
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self.most = limits.active + limits.queue
         self.scheduler = Scheduler(engine, limits)
-        self.stopping: ApiError | None = None
+        self.stopping: StoppingError | None = None
         self.seconds_per_job = 1.0
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._handles: dict[Ticket, tuple[Handle, int]] = {}
+        self._told: dict[Ticket, int] = {}
         self._open, self._lock = 0, threading.Lock()
         self._thread = threading.Thread(target=self._run, name="bagel-model", daemon=True)
 
@@ -49,14 +64,14 @@ class Worker:
         self, jobs: Sequence[Job], *, owner: str | None = None, weight: int = 0, wants: tuple[type, ...] = ()
     ) -> Handle:
         """Queues all jobs of a request or none; call it on the event loop. wants: events to hand out besides the
-        last. Raises ApiError: 429 if the queue is full, 503 if the server is stopping."""
+        last. Raises BusyError if the queue is full, StoppingError if the worker is stopping."""
         with self._lock:
             if self.stopping:
                 raise self.stopping
             if self._open + len(jobs) > self.most:
                 self.scheduler.metrics.ended["refused"] += len(jobs)
                 text = f"{self._open} jobs are under way or waiting, and no more can; try again later."
-                raise ApiError(429, text, "queue_full", retry_after=self.wait_estimate())
+                raise BusyError(text, retry_after=self.wait_estimate())
             self._open += len(jobs)
         handle = Handle(self, len(jobs), wants)
         self._orders.put(lambda: self._begin(handle, jobs, owner, weight))
@@ -72,8 +87,7 @@ class Worker:
 
     def drain(self) -> None:
         """Takes no new jobs, gives waiting ones back, lets those under way end. Safe in a signal handler."""
-        text = "the server is stopping; try again in a moment."
-        self.stopping = self.stopping or ApiError(503, text, "shutting_down", retry_after=5)
+        self.stopping = self.stopping or StoppingError("the server is stopping; try again in a moment.")
         self._orders.put(self._give_back)
 
     def stop(self, seconds: float = 10.0) -> None:
@@ -102,6 +116,7 @@ class Worker:
                 self._deliver(ticket, event)
                 if not self._orders.empty() and not self._take_orders():
                     return False
+            self._tell_places()
         except Exception:  # the scheduler keeps jobs' errors apart, so this is its own
             log.exception("the scheduler failed")
             self._fail(list(self._handles))
@@ -130,6 +145,17 @@ class Worker:
         elif self.stopping:
             self._give_back()
 
+    def _tell_places(self) -> None:
+        """Those who wait, and want to know, hear how many come before them whenever that has changed."""
+        places: dict[Ticket, int] = {}
+        for ahead, ticket in enumerate(self.scheduler.waiting.in_turn()):
+            handle, index = self._handles[ticket]
+            if Queued in handle.wants:
+                places[ticket] = ahead
+                if self._told.get(ticket) != ahead:
+                    handle.push(index, Queued(ahead))
+        self._told = places
+
     def _cancel(self, handle: Handle) -> None:
         for ticket in handle.tickets:
             if ended := self.scheduler.cancel(ticket):
@@ -139,7 +165,7 @@ class Worker:
         self._fail(list(self.scheduler.waiting))
 
     def _fail(self, tickets: Sequence[Ticket]) -> None:
-        reason = self.stopping or ApiError(500, "the server failed on this request.", "internal_error")
+        reason = self.stopping or RuntimeError("the scheduler failed")
         for ticket in tickets:
             self.scheduler.cancel(ticket)
             self._deliver(ticket, Failed(reason))
@@ -161,7 +187,7 @@ class Worker:
 
 
 class Handle:
-    """One request's jobs, as its handler sees them."""
+    """One request's jobs, as its handler sees them. Made and read on one event loop."""
 
     def __init__(self, worker: Worker, count: int, wants: tuple[type, ...]) -> None:
         self.worker, self.count, self.wants = worker, count, wants
@@ -175,22 +201,42 @@ class Handle:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
 
-    async def events(self, gone: asyncio.Task[None], deadline: float) -> AsyncIterator[tuple[int, Any]]:
-        """(number of the job, event) until all have ended; whatever ends this ends the jobs. gone: done when
-        the client has left; deadline: in the loop's time. Raises ApiError or ClientGoneError."""
-        late = ApiError(503, "the request took too long; ask for less, or try again later.", "timeout", retry_after=10)
-        gone.add_done_callback(lambda task: self._events.put_nowait((0, Failed(ClientGoneError()))))
-        timer = self._loop.call_at(deadline, self._events.put_nowait, (0, Failed(late)))
+    def interrupt(self, error: Exception) -> None:
+        """Has the reader raise an error instead of waiting on; on the event loop."""
+        self._events.put_nowait((0, Failed(error)))
+
+    async def events(self) -> AsyncIterator[tuple[int, Any]]:
+        """(number of the job, event) until all have ended; whatever ends this ends the jobs. Raises what a job
+        failed with, or what it was interrupted with."""
         try:
             while self.left:
-                index, event = await self._events.get()
-                if isinstance(event, Failed):
-                    raise event.error if isinstance(event.error, ClientGoneError) else _told(event.error)
-                self.left -= isinstance(event, Finished)
-                yield index, event
+                yield self._taken(await self._events.get())
         finally:
-            timer.cancel()
             self.close()
+
+    async def batches(self, patience: float, gather: float) -> AsyncIterator[list[tuple[int, Any]]]:
+        """As `events`, but all that comes within `gather` seconds at once, and an empty list where nothing has
+        come for `patience` seconds. Cancelled jobs end it too."""
+        try:
+            while self.left:
+                found: list[tuple[int, Any]] = []
+                end = self._loop.time() + patience
+                while self.left and (wait := end - self._loop.time()) > 0:
+                    try:
+                        found.append(self._taken(await asyncio.wait_for(self._events.get(), wait)))
+                    except (TimeoutError, asyncio.TimeoutError):
+                        break
+                    end = end if len(found) > 1 else self._loop.time() + gather
+                yield found
+        finally:
+            self.close()
+
+    def _taken(self, news: tuple[int, Any]) -> tuple[int, Any]:
+        _, event = news
+        if isinstance(event, Failed):
+            raise event.error
+        self.left -= isinstance(event, (Finished, Cancelled))
+        return news
 
     def close(self) -> None:
         """Ends the jobs that have not ended."""
@@ -199,8 +245,13 @@ class Handle:
             self.worker.cancel(self)
 
 
-def _told(error: Exception) -> ApiError:
-    problem = api_error_of(error)
-    if problem.status == 500:
-        log.error("a job failed", exc_info=error)
-    return problem
+def places_for(bagel: Bagel) -> int:
+    """Tokens that contexts may hold together: what the device has room for, on the CPU a quarter of the machine's
+    memory."""
+    runtime, llm = bagel.runtime, bagel.config.llm
+    model = runtime.checkpoint.model
+    if runtime.room.free is not None:
+        return max(runtime.room.places(), llm.max_position_embeddings)
+    width = llm.num_key_value_heads * llm.head_dim * torch.empty((), dtype=model.dtype).element_size()
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**34
+    return max(whole // 4 // (2 * llm.num_hidden_layers * width), llm.max_position_embeddings)
