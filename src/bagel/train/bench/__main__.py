@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bagel.errors import BagelError
-from bagel.train.bench.measure import VARIANTS, BenchOptions, bench
-from bagel.train.bench.table import lines
+from bagel.train.bench.measure import VARIANTS, BenchOptions, Results, bench
+from bagel.train.bench.table import head, row_lines
 
 
 def parse(arguments: Sequence[str]) -> tuple[BenchOptions, Path | None]:
@@ -48,14 +48,23 @@ def parse(arguments: Sequence[str]) -> tuple[BenchOptions, Path | None]:
 def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options, path = parse(sys.argv[1:] if arguments is None else arguments)
-        results = bench(options, lambda text: print(text, file=sys.stderr, flush=True))
+        bench(options, _say, lambda results: _show(results, path))
     except BagelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print("\n".join(lines(results)))
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _show(results: Results, path: Path | None) -> None:
+    """The newest row on the screen, all of them in the file."""
+    shown = row_lines(results["rows"][-1]) if results["rows"] else head(results)
+    print("\n".join(shown), flush=True)
     if path:
         path.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":

@@ -54,8 +54,16 @@ class BenchOptions:
     workers: int = 8
 
 
-def bench(options: BenchOptions, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """Runs the table; -> plain values, ready for JSON. say: called with a line before each part.
+Results = dict[str, Any]
+
+
+def bench(
+    options: BenchOptions,
+    say: Callable[[str], None] = lambda text: None,
+    measured: Callable[[Results], None] = lambda results: None,
+) -> Results:
+    """Runs the table; -> plain values, ready for JSON. say: called with a line before each part. measured: called
+    with all there is after each row, so that an end in the middle loses one row and no more.
 
     Raises DeviceError without a GPU (but for `smoke`), InputError for numbers that cannot be.
     """
@@ -71,14 +79,8 @@ def bench(options: BenchOptions, say: Callable[[str], None] = lambda text: None)
     dtype = torch.float32 if options.smoke else torch.bfloat16
     say("ceilings")
     found = where.ceilings(config, packs.packs[0].pack.layout.num_und, device, dtype)
-    rows = []
-    for name in options.variants or _default_variants(options):
-        say(name)
-        rows.append(_measured(name, options, config, packs, device))
-    if not options.variants and "step_seconds" not in rows[-1]:
-        say("compiled-mlp, since compiled-none does not fit")
-        rows.append(_measured("compiled-mlp", options, config, packs, device))
-    return {
+    rows: list[Results] = []
+    results = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
         "model": _model_name(options, config),
@@ -87,6 +89,15 @@ def bench(options: BenchOptions, say: Callable[[str], None] = lambda text: None)
         "ceilings": found,
         "rows": rows,
     }
+    measured(results)
+    for name in options.variants or _default_variants(options):
+        rows.append(_measured(name, options, config, packs, device, say))
+        measured(results)
+    if not options.variants and "step_seconds" not in rows[-1]:
+        say("compiled-mlp, since compiled-none does not fit")
+        rows.append(_measured("compiled-mlp", options, config, packs, device, say))
+        measured(results)
+    return results
 
 
 def _default_variants(options: BenchOptions) -> tuple[str, ...]:
@@ -96,8 +107,13 @@ def _default_variants(options: BenchOptions) -> tuple[str, ...]:
 
 
 def _measured(
-    name: str, options: BenchOptions, config: ModelConfig, packs: Packs, device: torch.device
-) -> dict[str, Any]:
+    name: str,
+    options: BenchOptions,
+    config: ModelConfig,
+    packs: Packs,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Results:
     """One row; without `step_seconds` if it does not fit the device."""
     compiled, _, recompute = name.partition("-")
     part = ParallelPart(
@@ -109,8 +125,10 @@ def _measured(
     _forget(device)
     world = parallel.start(part, device.type)
     try:
+        say(f"{name}: building")
         rank = options.rank if options.lora else None
-        return _timed(trainer(config, packs, part, world, options.optimizer, rank), name, options, config, packs)
+        made = trainer(config, packs, part, world, options.optimizer, rank)
+        return _timed(made, name, options, config, packs, lambda text: say(f"{name}: {text}"))
     except torch.cuda.OutOfMemoryError:
         return {"variant": name, "note": "out of memory"}
     finally:
@@ -124,16 +142,21 @@ def _forget(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def _timed(made: Trainer, name: str, options: BenchOptions, config: ModelConfig, packs: Packs) -> dict[str, Any]:
+def _timed(
+    made: Trainer, name: str, options: BenchOptions, config: ModelConfig, packs: Packs, say: Callable[[str], None]
+) -> Results:
     world, begin = made.world, time.perf_counter()
+    say("warming up (compiles)")
     for _ in range(max(options.warmup, len(packs.packs) + 1)):
         made.step()
     _wait(world)
     warm = time.perf_counter() - begin
     if world.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(world.device)
+    say(f"warm after {warm:.0f} s")
     took, done = _steps(made, options.steps)
     typical = statistics.median(took)
+    say(f"{1000 * typical:.0f} ms a step")
     batch = packs.packs[0]
     work, peak = _work(config, batch, options), peak_flops(world.device)
     row = {
@@ -156,10 +179,12 @@ def _timed(made: Trainer, name: str, options: BenchOptions, config: ModelConfig,
             f"would be {full / typical / 1e12:.0f} TFLOP/s" + (f", MFU {full / typical / peak:.1%}" if peak else "")
         )
     if options.profile:
+        say("profiling")
         made._update = where.marked(made._update)  # type: ignore[method-assign]
-        row["where"], kernels = where.profiled(made.step, world.device, 2)
+        row["where"], kernels = where.profiled(made.step, world.device, 1)
         row["kernels"] = [kernel._asdict() for kernel in kernels]
     if options.loader and not options.lora:
+        say("from files, through the data loader")
         try:
             row["fed"] = _fed(made, options, config, len(batch))
         except torch.cuda.OutOfMemoryError:  # packs from files differ in size
@@ -188,7 +213,7 @@ def _steps(made: Trainer, count: int) -> tuple[list[float], list[Agreed]]:
     return [a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(events)], [one.agreed for one in done]
 
 
-def _fed(made: Trainer, options: BenchOptions, config: ModelConfig, tokens: int) -> dict[str, Any]:
+def _fed(made: Trainer, options: BenchOptions, config: ModelConfig, tokens: int) -> Results:
     """The row of a trainer that takes its packs from files: means, since the packs differ."""
     pinned = made.world.device.type == "cuda"
     with TemporaryDirectory() as folder:
@@ -229,7 +254,7 @@ def _work(config: ModelConfig, batch: TrainPack, options: BenchOptions) -> float
     return full - spared - 2 * llm.vocab_size * llm.hidden_size * batch.counts["ce"]
 
 
-def _pack_facts(batch: TrainPack, config: ModelConfig, options: BenchOptions) -> dict[str, Any]:
+def _pack_facts(batch: TrainPack, config: ModelConfig, options: BenchOptions) -> Results:
     und = batch.pack.layout.num_und
     return {
         "tokens": len(batch),

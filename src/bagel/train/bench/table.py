@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def lines(results: Mapping[str, Any]) -> list[str]:
+def head(results: Mapping[str, Any]) -> list[str]:
+    """What was measured, the ceilings, and the names of the columns."""
     pack = results["pack"]
-    out = [
+    return [
         f"{results['device']}, PyTorch {results['torch']}; {results['model']}",
         f"pack: {pack['tokens']:,} tokens ({pack['und']:,} und, {pack['gen']:,} gen; {pack['vit']:,} ViT patches, "
         f"{pack['labels']:,} labels, {pack['pictures']} pictures encoded), {pack['tflop']:.1f} TFLOP",
@@ -16,15 +17,17 @@ def lines(results: Mapping[str, Any]) -> list[str]:
         "",
         f"{'':<34}{'step ms':>10}{'tokens/s':>12}{'TFLOP/s':>10}{'MFU':>8}{'GiB':>8}{'wait':>8}",
     ]
-    for row in results["rows"]:
-        out.append(_row(row))
-        if row.get("where"):
-            total = sum(row["where"].values())
-            out += [f"    {kind:<30}{ms:>10.1f}{ms / total:>12.1%}" for kind, ms in row["where"].items()]
-        if row.get("fed"):
-            out.append(_row(row["fed"]))
-    notes = [f"{row['variant']}: {row['note']}" for row in results["rows"] if row.get("note")]
-    return [*out, *notes]
+
+
+def row_lines(row: Mapping[str, Any]) -> list[str]:
+    """A variant, where its time goes, the same from files, and what is to be said of it."""
+    out = [_row(row)]
+    if row.get("where"):
+        total = sum(row["where"].values())
+        out += [f"    {kind:<30}{ms:>10.1f}{ms / total:>12.1%}" for kind, ms in row["where"].items()]
+    if row.get("fed"):
+        out.append(_row(row["fed"]))
+    return [*out, f"    {row['note']}"] if row.get("note") else out
 
 
 def _row(row: Mapping[str, Any]) -> str:
