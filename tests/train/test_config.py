@@ -33,6 +33,13 @@ def test_overrides_and_base(tmp_path: Path) -> None:
     assert config.data.datasets[0].path == ("other.parquet",)
 
 
+def test_on_and_off_are_words_and_true_is_none(tmp_path: Path) -> None:
+    found = load(ROOT / "configs" / "sft.yaml", [DATASETS, "parallel.compile=off", "latents.sample=true"])
+    assert (found.parallel.compile, found.latents.sample) == ("off", True)
+    with pytest.raises(InputError, match=r"latents\.sample is 'yes'"):
+        load(ROOT / "configs" / "sft.yaml", [DATASETS, "latents.sample=yes"])
+
+
 def test_resolved_config_reads_back(tmp_path: Path) -> None:
     config = TrainConfig.from_dict(run_config(tmp_path))
     (tmp_path / "config.yaml").write_text(config.to_yaml())
@@ -52,6 +59,7 @@ def test_resolved_config_reads_back(tmp_path: Path) -> None:
         ({"steps": 0}, "steps is 0; it must be at least 1"),
         ({"optim": {"warmup": 9}}, "optim.warmup 9 is not below steps 4"),
         ({"optim": {"ema": 1.5}}, "optim.ema is 1.5"),
+        ({"optim": {"ema_warmup": True}}, "optim.ema_warmup does nothing"),
         ({"model": {}}, "give either path, or all of llm, vit and vae"),
         ({"samples": {"every": 2}}, "nothing under samples"),
         ({"lora": {"rank": 4}, "freeze": {"vit": True}}, "freeze does nothing beside lora"),

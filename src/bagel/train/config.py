@@ -87,7 +87,8 @@ class LatentsPart:
 class OptimPart:
     """name: adamw or adamw8bit (states in 8 bits). warmup: steps of linear rise. schedule: constant or cosine
     (down to min_lr at the last step). clip: largest norm of the gradient. ema: decay of the running mean of the
-    weights, null for none."""
+    weights, null for none. ema_warmup: after n steps the decay is at most (1 + n) / (10 + n), so that random first
+    weights are soon forgotten."""
 
     name: str = "adamw"
     lr: float = 2.5e-5
@@ -100,6 +101,7 @@ class OptimPart:
     weight_decay: float = 0.0
     clip: float = 1.0
     ema: float | None = None
+    ema_warmup: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,10 +235,15 @@ def _parse(text: str, where: str) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """YAML 1.2's floats: 1e-4 is a number, not a text."""
+        """YAML 1.2: 1e-4 is a number, not a text; on and off are texts."""
 
+    Loader.yaml_implicit_resolvers = {
+        letter: [(tag, pattern) for tag, pattern in found if not tag.endswith(":bool")]
+        for letter, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
     number = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?i:true|false)$"), list("tTfF"))
     try:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:
@@ -315,6 +322,8 @@ def _check(config: TrainConfig) -> None:
         raise InputError(f"optim.clip is {config.optim.clip}; it must be above 0.")
     if config.optim.ema is not None and not 0 < config.optim.ema < 1:
         raise InputError(f"optim.ema is {config.optim.ema}; it must lie between 0 and 1, or be null.")
+    if config.optim.ema_warmup and config.optim.ema is None:
+        raise InputError("optim.ema_warmup does nothing while optim.ema is null.")
     if config.optim.warmup >= config.steps:
         raise InputError(f"optim.warmup {config.optim.warmup} is not below steps {config.steps}: lower it.")
     if config.parallel.recompute == "none" and config.parallel.recompute_every != 1:

@@ -209,7 +209,7 @@ class Trainer:
         optimizer.step()
         optimizer.zero_grad()
         if self.setup.ema:
-            self.setup.ema.update()
+            self.setup.ema.update(self.number + 1)
         return norm
 
     # --- after a step ------------------------------------------------------------------------------------

@@ -136,15 +136,17 @@ def _first_step(optimizer: torch.optim.Optimizer) -> None:
 class Ema:
     """The running mean of the trained weights, float32, sharded as they are."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
-        self.decay, self._parameters = decay, parameters
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float, warmup: bool = False) -> None:
+        self.decay, self.warmup, self._parameters = decay, warmup, parameters
         self.mean = {name: value.detach().clone().float() for name, value in parameters.items()}
 
     @torch.no_grad()
-    def update(self) -> None:
+    def update(self, step: int) -> None:
+        """After optimizer step number `step`, counted from 1."""
+        decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
         means = [local(value) for value in self.mean.values()]
         now = [local(value.detach()).float() for value in self._parameters.values()]
-        torch._foreach_lerp_(means, now, 1 - self.decay)
+        torch._foreach_lerp_(means, now, 1 - decay)
 
     @torch.no_grad()
     def start_anew(self) -> None:

@@ -72,7 +72,7 @@ def prepare(config: TrainConfig, world: World, data: Data | None = None) -> Setu
         encoder=LatentEncoder(vae, config.latents, start.config.latent_patch_size),
         parameters=parameters,
         optimizer=optim.make(parameters, config.optim),
-        ema=optim.Ema(parameters, config.optim.ema) if config.optim.ema else None,
+        ema=optim.Ema(parameters, config.optim.ema, config.optim.ema_warmup) if config.optim.ema else None,
         checkpoints=Checkpoints(Path(config.run), config.save.keep, world),
     )
 
