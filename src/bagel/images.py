@@ -181,11 +181,13 @@ def to_image(pixels: Tensor) -> Image.Image:
 
 
 def patchify(pixels: Tensor, side: int) -> Tensor:
-    """[C, H, W] -> [P, p x p x C], patches in reading order, channel last inside each. The one rule for
+    """[..., C, H, W] -> [..., P, p x p x C], patches in reading order, channel last inside each. The one rule for
     14-pixel ViT patches and for 2 x 2 latent patches."""
-    channels, height, width = pixels.shape
-    grid = pixels.reshape(channels, height // side, side, width // side, side)
-    return grid.permute(1, 3, 2, 4, 0).reshape(-1, side * side * channels)
+    *lead, channels, height, width = pixels.shape
+    n = len(lead)
+    grid = pixels.reshape(*lead, channels, height // side, side, width // side, side)
+    ordered = grid.permute(*range(n), n + 1, n + 3, n + 2, n + 4, n)
+    return ordered.reshape(*lead, height // side * (width // side), side * side * channels)
 
 
 def unpatchify(patches: Tensor, grid: tuple[int, int], side: int) -> Tensor:

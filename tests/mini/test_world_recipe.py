@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from bagel import world
@@ -15,9 +16,13 @@ from bagel.data.recipes import Cook
 from bagel.data.recipes.world import WorldOptions, exercise, parts_of
 from bagel.data.sample import Picture, Text, Use
 from bagel.errors import InputError
+from bagel.images import patchify
+from bagel.mini.folder import new_vae
 from bagel.mini.sizes import TOY
 from bagel.mini.words import train_tokenizer, wording
 from bagel.tokens import THINK_PROMPT
+from bagel.train.config import LatentsPart
+from bagel.train.noise import LatentEncoder
 from bagel.world.splits import heldout
 
 BOTH = (Use.CONTEXT, Use.LOOK)
@@ -126,3 +131,21 @@ def test_a_stream_goes_on_exactly() -> None:
         assert not pack.skipped
     ends = [label for label in first.ce_labels.tolist() if label == tokenizer.start_of_image]
     assert ends
+
+
+def test_pictures_of_one_size_are_encoded_as_they_would_be_one_by_one() -> None:
+    tokenizer = train_tokenizer(wording(10), 600)
+    config = DataConfig.from_dict(
+        {
+            "datasets": [{"name": "world", "recipe": "world", "options": {"tasks": {"frames": 1, "edit": 1}}}],
+            "expected_num_tokens": 1200, "max_num_tokens": 2048, "max_num_tokens_per_sample": 2048,
+            "prefer_buffer_before": 600, "workers": 0,
+        }
+    )  # fmt: skip
+    pack = next(iter(PackLoader(config, TOY, tokenizer)))
+    vae = new_vae(TOY).eval().requires_grad_(False)
+    tokens = LatentEncoder(vae, LatentsPart(sample=False), 2)(pack)
+    assert len(pack.picture_sizes) < len(pack.picture_of)  # some appear noised and clean
+    for rows, number in zip(pack.latent_rows, pack.picture_of, strict=True):
+        alone = patchify(vae.encode(pack.picture(number)[None])[0], 2)
+        torch.testing.assert_close(tokens[rows], alone, atol=1e-5, rtol=1e-4)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bagel.data.packing import TrainPack
-from bagel.images import patchify
+from bagel.images import from_levels, patchify
 from bagel.model.vae import VAE
 from bagel.train.config import LatentsPart
 
@@ -36,40 +36,43 @@ class LatentEncoder:
         """Clean latent tokens of all latent images, float32 [G, Z], on the pack's device."""
         width = self.patch**2 * self.vae.config.z_channels
         tokens = torch.zeros(len(batch.pack.image_of), width, device=batch.levels.device)
-        latents = self._padded(batch) if self.part.padded else self._alone(batch)
-        for rows, latent in zip(batch.latent_rows, latents, strict=True):
-            tokens[rows] = patchify(latent, self.patch)
-        return tokens
-
-    def _alone(self, batch: TrainPack) -> list[Tensor]:
-        """Latents [C, h, w] of each latent image; a picture that appears twice is encoded once."""
+        if self.part.padded:
+            for rows, latent in zip(batch.latent_rows, self._padded(batch), strict=True):
+                tokens[rows] = patchify(latent, self.patch)
+            return tokens
         alike: dict[tuple[int, int], list[int]] = defaultdict(list)
         for number, size in enumerate(batch.picture_sizes):
             alike[size].append(number)
-        latents: dict[int, Tensor] = {}
-        for numbers in alike.values():
-            moments = self._moments([batch.picture(number) for number in numbers])
-            if not self.part.sample:  # many small pictures: few launches
-                latents |= dict(zip(numbers, self.vae.draw(torch.stack(moments)), strict=True))
-                continue
-            for number, one in zip(numbers, moments, strict=True):
-                seed = batch.picture_seeds[number]
-                generator = torch.Generator(one.device).manual_seed(seed)
-                latents[number] = self.vae.draw(one[None], generator)[0]
-        return [latents[number] for number in batch.picture_of]
+        for size, numbers in alike.items():
+            _write(tokens, batch, numbers, patchify(self._latents(batch, numbers, size), self.patch))
+        return tokens
 
-    def _moments(self, pictures: list[Tensor]) -> list[Tensor]:
-        if self._cache is None:
-            return list(self.vae.moments(torch.stack(pictures)))
-        known = [self._cache.get(picture) for picture in pictures]
+    def _latents(self, batch: TrainPack, numbers: list[int], size: tuple[int, int]) -> Tensor:
+        """Of pictures of one size, [len(numbers), C, h, w]. Where a pack knows one size alone its pixels are already
+        one batch: hundreds of small pictures, taken one by one, cost more launches than the model does."""
+        if len(numbers) == len(batch.picture_sizes):
+            pictures = from_levels(batch.levels.view(-1, 3, *size))
+        else:
+            pictures = torch.stack([batch.picture(number) for number in numbers])
+        moments = self.vae.moments(pictures) if self._cache is None else self._kept(self._cache, pictures)
+        if not self.part.sample:
+            return self.vae.draw(moments)
+        drawn = []
+        for number, one in zip(numbers, moments, strict=True):
+            generator = torch.Generator(one.device).manual_seed(batch.picture_seeds[number])
+            drawn.append(self.vae.draw(one[None], generator))
+        return torch.cat(drawn)
+
+    def _kept(self, cache: _Cache, pictures: Tensor) -> Tensor:
+        known = [cache.get(picture) for picture in pictures]
         missing = [picture for picture, found in zip(pictures, known, strict=True) if found is None]
         made = iter(self.vae.moments(torch.stack(missing)) if missing else ())
         moments = []
         for picture, found in zip(pictures, known, strict=True):
             moments.append(next(made) if found is None else found)
             if found is None:
-                self._cache.put(picture, moments[-1])
-        return moments
+                cache.put(picture, moments[-1])
+        return torch.stack(moments)
 
     def _padded(self, batch: TrainPack) -> list[Tensor]:
         if not batch.picture_of:
@@ -79,12 +82,27 @@ class LatentEncoder:
         return [x[:, : h * side, : w * side] for x, (h, w) in zip(latents, batch.grids, strict=True)]
 
 
+def _write(tokens: Tensor, batch: TrainPack, numbers: list[int], made: Tensor) -> None:
+    """Into `tokens` [G, Z] the tokens of these pictures, made [len(numbers), P, Z], wherever the pack shows them: one
+    that appears noised and clean is encoded once."""
+    place = {number: index for index, number in enumerate(numbers)}
+    shown = [(rows, place[k]) for rows, k in zip(batch.latent_rows, batch.picture_of, strict=True) if k in place]
+    if shown:
+        rows = torch.tensor([row for rows, _ in shown for row in range(rows.start, rows.stop)])
+        which = torch.tensor([index for _, index in shown])
+        tokens[_sent(rows, tokens.device)] = made[_sent(which, tokens.device)].flatten(0, 1)
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """To the device without waiting for it."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
+
+
 def noised(batch: TrainPack, clean: Tensor, noise: Tensor | None = None) -> tuple[TrainPack, Tensor]:
     """x_t = (1 - t) x0 + t noise in the pack, and the velocities noise - x0 of the rows with loss, float32
     [M, Z]. clean: [G, Z]; noise: [G, Z], the pack's own unless given."""
     if noise is None:
-        noise = batch.noise(clean.shape[1])
-        noise = (noise.pin_memory() if clean.is_cuda else noise).to(clean.device, non_blocking=True)
+        noise = _sent(batch.noise(clean.shape[1]), clean.device)
     time = batch.pack.times[batch.pack.image_of][:, None]
     latents = (1 - time) * clean + time * noise
     return batch.with_latents(latents), (noise - clean)[batch.mse_rows]
