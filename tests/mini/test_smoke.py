@@ -26,7 +26,16 @@ ROOT = Path(__file__).parents[2]
 def test_from_nothing_to_a_judged_model(tmp_path: Path) -> None:
     start, run = tmp_path / "start", tmp_path / "run"
     write_start(start, SMALL, texts=12)
-    small = ["batch=2", "workers=0", "device=cpu", f"out={start}", f"run={tmp_path / 'ae'}", "warmup=1", "measured=8"]
+    small = [
+        "batch=2",
+        "workers=0",
+        "compile=false",
+        "device=cpu",
+        f"out={start}",
+        f"run={tmp_path / 'ae'}",
+        "warmup=1",
+        "measured=8",
+    ]
     for steps in (2, 3):  # the second goes on
         autoencoder.run(ROOT / "configs" / "mini" / "autoencoder.yaml", [*small, f"steps={steps}"])
     lines = [json.loads(line) for line in (tmp_path / "ae" / "log.jsonl").read_text().splitlines()]
@@ -36,7 +45,7 @@ def test_from_nothing_to_a_judged_model(tmp_path: Path) -> None:
     overrides = [
         f"run={run}", f"model.path={start}", "device=cpu", "data.workers=0", "data.expected_num_tokens=500",
         "data.max_num_tokens=1024", "data.max_num_tokens_per_sample=1024", "data.prefer_buffer_before=200",
-        "optim.warmup=1", "samples.every=0",
+        "optim.warmup=1", "parallel.params=fp32",
         "data.datasets.0.options={tasks: {draw: 1, ask: 1}}",
     ]  # fmt: skip
     train = ROOT / "configs" / "mini" / "pretrain.yaml"
