@@ -206,7 +206,7 @@ class Conversation:
         times = schedule(need(options.num_timesteps), need(options.timestep_shift))
         with stats.phase("draw"):
             latent, calls = yield from denoise(
-                model, contexts, noise, grid, times, guidance_of(options), options.step_cache
+                model, contexts, noise, grid, times, guidance_of(options), options.step_cache, need(options.solver)
             )
         stats.updates += len(times) - 1
         stats.model_calls += calls

@@ -45,6 +45,5 @@ def demand_of(
     guided = need(image.cfg_text_scale) > 1
     third = guided and need(image.cfg_image_scale) > 1 and (patches > 0 or held > 0)
     branches = 3 if third else 2 if guided else 1
-    return Demand(
-        height, width, branches, words, latents, patches, encoded, written, held=held, cached=3 * bool(image.step_cache)
-    )
+    cached = 3 if image.step_cache == "taylorseer" else 0  # the others keep velocities, which are small
+    return Demand(height, width, branches, words, latents, patches, encoded, written, held=held, cached=cached)

@@ -16,7 +16,8 @@ from torch import Tensor
 from bagel.devices import generator_for
 from bagel.infer.context import Context
 from bagel.infer.engine import Job, Read, Seen
-from bagel.infer.reuse import TaylorSeer
+from bagel.infer.reuse import reuse_for
+from bagel.infer.solver import SOLVERS
 from bagel.model.bagel import BagelModel
 from bagel.pack import LatentPart
 
@@ -89,34 +90,28 @@ def denoise(
     grid: tuple[int, int],
     times: Tensor,
     guidance: Guidance,
-    step_cache: str | None,
+    step_cache: str | None = None,
+    solver: str = "euler",
 ) -> Job:
     """From noise float32 [G, Z] to latents. Yields an ImageStep an update; returns (latents, model calls).
 
     Branches whose contexts are equal are computed once: in plain text-to-image NO_IMAGE has read just what
-    COND has. Each keeps a step cache of its own all the same, since it counts its own calls.
+    COND has.
     """
     same_as = {name: _first_equal(name, contexts) for name in contexts}
-    caches = {name: TaylorSeer() for name in contexts} if step_cache == "taylorseer" else {}
+    reuse, follow = reuse_for(step_cache, same_as, model.velocity), SOLVERS[solver](guidance.combine)
     x, calls = noise.to(model.device), 0
     steps = list(pairwise(times.tolist()))
     for update, (t, t_next) in enumerate(steps):
         names = guidance.branches(t)
-        fresh = [name for name in names if name not in caches or not caches[name].forecasts_next]
-        asked = list(dict.fromkeys(same_as[name] for name in fresh))
+        asked = list(dict.fromkeys(same_as[name] for name in reuse.wanted(names)))
         part = LatentPart(x, grid, t, noised=True)
         answers: list[Seen] = (yield [Read(contexts[name], part, keep=False) for name in asked]) if asked else []
-        computed = {name: seen.latents for name, seen in zip(asked, answers, strict=True)}
-        streams = {
-            name: caches[name].step(computed[same_as[name]] if name in fresh else None)
-            if caches
-            else computed[same_as[name]]
-            for name in names
-        }
+        streams = {name: seen.latents for name, seen in zip(asked, answers, strict=True)}
         calls += len(asked)
-        v = guidance.combine({name: model.velocity(stream) for name, stream in streams.items()})
+        v, slope = follow.slope(t, t_next, reuse.velocities(names, t, streams))
         preview = x - v * t
-        x = x - v * (t - t_next)
+        x = x - slope * (t - t_next)
         yield ImageStep(update + 1, len(steps), t, preview, grid)
     return x, calls
 

@@ -13,6 +13,7 @@ KNOB_NAMES: dict[str, tuple[str, str]] = {
     "cfg_renorm_min": ("Renorm minimum", "归一下限"),
     "cfg_renorm_type": ("Renorm kind", "归一方式"),
     "step_cache": ("Step cache", "步间缓存"),
+    "solver": ("Solver", "求解器"),
     "think": ("Think first", "先思考"),
     "max_tokens": ("Most tokens", "最多词元"),
     "do_sample": ("Sample", "随机采样"),
@@ -31,7 +32,9 @@ CHINESE: dict[str, str] = {
     "cfg_renorm_min": "引导后的速度会缩回原来的长度，但不小于这个比例；1 为不缩。",
     "cfg_renorm_type": "长度按什么算：global（整张图）、channel（每个词元）、text_channel（每个词元，只看文字引导）。"
     "改图发糊就用 global。",
-    "step_cache": "有些更新靠预测而不真算：更快，图会略有不同。",
+    "step_cache": "有些更新靠预测而不真算：更快，图会略有不同。guidance 只省引导的部分；forecast3、forecast5 每三步、"
+    "每五步算一次；taylorseer 是官方代码的做法。",
+    "solver": "沿速度走的办法：euler 同官方代码；ab2 是二阶，模型次数不增，步数约可减半。",
     "think": "先写一段思考，再据此回答或作画。",
     "max_tokens": "最多写多少词元，含起始词元。",
     "do_sample": "按概率随机取词；不勾则总取最可能的。",

@@ -23,8 +23,8 @@ SEVEN = (
 )
 WRITING = ("max_tokens", "do_sample", "temperature")
 OF_JOB = {
-    "draw": (*SEVEN, "step_cache", *WRITING),
-    "edit": (*SEVEN, "step_cache", *WRITING),
+    "draw": (*SEVEN, "solver", "step_cache", *WRITING),
+    "edit": (*SEVEN, "solver", "step_cache", *WRITING),
     "chat": WRITING,
     "talk": ("cfg_text_scale", "cfg_image_scale", "timestep_shift", "num_timesteps", "cfg_renorm_min", *WRITING),
 }
