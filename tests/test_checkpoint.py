@@ -565,7 +565,7 @@ def test_failed_save_leaves_no_half_file(original, tmp_path, monkeypatch):
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr("bagel.checkpoint.saving.save_file", full)
     with pytest.raises(CheckpointError, match="No space left"):
         checkpoints.save(tmp_path / "out", original)
     assert not list((tmp_path / "out").glob("*safetensors*"))

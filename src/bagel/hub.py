@@ -57,11 +57,12 @@ def download(name: str, *, source: Source = "huggingface", to: Path, progress: b
 
 
 def resolve(model: str) -> Path:
-    """The folder that `model` means: a folder as it is; else the hub name of a model that `download` fetched
-    or that lies in the local Hugging Face cache. Never fetches; raises CheckpointError with the command."""
+    """What `model` means: a folder, or a file of weights in one, as it is; else the folder of the hub name of a
+    model that `download` fetched or that lies in the local Hugging Face cache. Never fetches; raises
+    CheckpointError with the command."""
     try:
         folder = Path(model).expanduser()
-        if folder.is_dir():
+        if folder.is_dir() or (folder.suffix in (".safetensors", ".gguf") and folder.is_file()):
             return folder
     except (OSError, RuntimeError, ValueError) as error:  # too long, a null byte, a home that does not exist
         raise CheckpointError(f"{model[:200]!r} is no path of a model folder ({error}).") from None

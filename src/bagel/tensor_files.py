@@ -1,12 +1,14 @@
-"""Safetensors files, memory-mapped: one, or the shards of an index. Nothing is unpickled."""
+"""Files of tensors, as loading sees them, and the plainest kind: safetensors, memory-mapped, one file or the shards
+of an index. Nothing is unpickled."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -16,16 +18,41 @@ SINGLE = ("ema.safetensors", "model.safetensors")
 """Names of a file with all weights, the preferred one first."""
 
 
+class Tensors(Protocol):
+    """Tensors by name, whatever they are stored as. num_bytes: of the files."""
+
+    num_bytes: int
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def dtype(self, name: str) -> str:
+        """BF16, F32, I8...: what a read gives, as safetensors spells it."""
+
+    def size(self, name: str) -> int:
+        """Bytes in the file."""
+
+    def read(self, name: str) -> Tensor:
+        """The whole tensor, on the CPU."""
+
+    def parts(self, name: str, device: torch.device) -> Iterator[Tensor]:
+        """The tensor, cut along its first axis. What has to be decoded is decoded on the device, a part at a time,
+        so that little lies there besides; what has not may lie on the CPU."""
+
+
 class TensorFiles:
-    """The tensors of one or several safetensors files, memory-mapped."""
+    """The tensors of one or several safetensors files, memory-mapped. about: what their headers say besides."""
 
     def __init__(self, paths: list[Path]) -> None:
         self.num_bytes = 0
+        self.about: dict[str, str] = {}
         self._where: dict[str, Any] = {}
         for path in paths:
             try:
                 handle = safe_open(path, framework="pt", device="cpu")
                 self.num_bytes += path.stat().st_size
+                self.about.update(handle.metadata() or {})
             except FileNotFoundError:
                 raise CheckpointError(f"{path.parent} has no {path.name}; copy or download it again.") from None
             except (SafetensorError, OSError) as error:
@@ -63,8 +90,15 @@ class TensorFiles:
         """As the file's header spells it: BF16, F32, I8..."""
         return str(self._where[name].get_slice(name).get_dtype())
 
+    def size(self, name: str) -> int:
+        value = self.read(name)  # mapped, not read
+        return value.numel() * value.element_size()
+
     def read(self, name: str) -> Tensor:
         return self._where[name].get_tensor(name)
+
+    def parts(self, name: str, device: torch.device) -> Iterator[Tensor]:
+        yield self.read(name)
 
 
 def _shards(index: Path) -> tuple[list[Path], list[str]]:

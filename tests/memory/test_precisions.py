@@ -9,6 +9,7 @@ import torch
 
 from bagel import Bagel, CheckpointError, InputError
 from bagel import checkpoint as checkpoints
+from bagel.checkpoint import fill
 from bagel.infer.conversation import Runtime
 from bagel.infer.engine import Engine, Read
 from bagel.model.packed import GROUP, LEVELS, quantise_int8, quantise_nf4
@@ -120,7 +121,7 @@ def test_experts_that_share_go_on_sharing(layers, precision):
 
 @pytest.mark.parametrize("precision", ["fp8", "int8", "nf4"])
 def test_loading_holds_one_whole_weight_at_a_time(precision, monkeypatch):
-    alive, most, pack = [], [], checkpoints.quantised
+    alive, most, pack = [], [], fill.quantised
 
     def watched(model, owner, kind):
         found = pack(model, owner, kind)
@@ -129,7 +130,7 @@ def test_loading_holds_one_whole_weight_at_a_time(precision, monkeypatch):
             most.append(sum(one() is not None for one in alive))
         return found
 
-    monkeypatch.setattr(checkpoints, "quantised", watched)
+    monkeypatch.setattr(fill, "quantised", watched)
     loaded = checkpoints.load(CHECKPOINT, CPU, torch.float32, precision=precision)
     assert precision_of(loaded.model) == precision
     assert len(most) >= 4 * 2 * loaded.config.llm.num_hidden_layers

@@ -24,6 +24,7 @@ from bagel.lora_files import Lora
 from bagel.memory.place import is_whole
 from bagel.model.config import ModelConfig
 from bagel.options import ImageOptions, Options, TextOptions, make, settle
+from bagel.packed_files import PACKED
 
 
 class Bagel:
@@ -45,12 +46,13 @@ class Bagel:
         lora: Lora | None = None,
         report: checkpoints.Report | None = None,
     ) -> Bagel:
-        """model: a folder in the official layout or a packed one, `mini` (the embedded model), or a hub name that
-        was downloaded before; nothing is fetched. device: one, or several GPUs ("cuda:0,cuda:1") that share the
-        layers. precision: bf16, fp16, fp32, fp8, int8 or nf4, the numbers the weights are kept in, or auto, the
-        first that fits; it wins over dtype. offload: parts that are kept on the host (und, gen, vit, vae, embed,
-        head), or auto, as few as need be. lora: an adapter folder, or a list of folders and (folder, weight),
-        merged into the weights. report: called with (bytes read, bytes in all).
+        """model: a folder in the official layout or a packed one, a file of weights in such a folder (safetensors
+        or GGUF), `mini` (the embedded model), or a hub name that was downloaded before; nothing is fetched.
+        device: one, or several GPUs ("cuda:0,cuda:1") that share the layers. precision: bf16, fp16, fp32, fp8,
+        int8 or nf4, the numbers the weights are kept in, or auto, the first that fits; it wins over dtype.
+        offload: parts that are kept on the host (und, gen, vit, vae, embed, head), or auto, as few as need be.
+        lora: an adapter folder, or a list of folders and (folder, weight), merged into the weights. report: called
+        with (bytes read, bytes in all).
 
         On a GPU the memory is planned first; nothing goes to the host and no precision is lowered unless asked.
 
@@ -203,8 +205,8 @@ class Bagel:
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
-    """The folder of a model: the embedded one by its name, a folder, or a download of a hub name. Raises
-    CheckpointError, or InputError for what is no name."""
+    """The folder of a model: the embedded one by its name, a folder or a file of weights in one, or a download of a
+    hub name. Raises CheckpointError, or InputError for what is no name."""
     if not isinstance(model, (str, os.PathLike)) or not os.fspath(model):
         raise InputError(f"the model is {model!r}; give a folder, mini, or a hub name as org/name.")
     if model == "mini":
@@ -212,7 +214,8 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         return trained if trained.exists() else _ASSETS / "random"
     from bagel.hub import resolve
 
-    return resolve(os.fspath(model))
+    found = resolve(os.fspath(model))
+    return found.parent if found.name == PACKED and found.is_file() else found
 
 
 def is_random(folder: Path) -> bool:

@@ -1,0 +1,63 @@
+"""A folder, or a file of weights with its folder, loaded tensor by tensor."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from bagel.checkpoint.fill import Place, fill, fill_quantising
+from bagel.checkpoint.fit import check
+from bagel.checkpoint.folder import VAE_WEIGHTS, Checkpoint, build, grown, read_config, read_tokenizer
+from bagel.checkpoint.names import Piece, pieces
+from bagel.formats.source import open_autoencoder, open_weights
+from bagel.packed_files import PACKED, fill_packed
+from bagel.tensor_files import TensorFiles, Tensors
+
+Report = Callable[[int, int], None]
+"""Called with (bytes read so far, bytes in all) while loading."""
+
+
+def load(
+    path: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    report: Report | None = None,
+    *,
+    precision: str | None = None,
+    place: Place | None = None,
+) -> Checkpoint:
+    """Loads an official folder (or one with `model.safetensors`, sharded with an index, or with one file that others
+    have made, see `bagel.formats`), a packed one, or a file of weights beside which the rest of a folder lies.
+
+    precision: fp8, int8 or nf4; products are quantised on `device` one by one as they are read, so that memory
+    never holds more than one unquantised. place: where a parameter lies afterwards, by its name; else `device`.
+
+    Raises CheckpointError, once, with all that is wrong with the tensors and the likely cause.
+    """
+    config, tokenizer = read_config(path), read_tokenizer(path)
+    model, vae = build(config, len(tokenizer))
+    where = place or (lambda name: device)
+    vae_weights = open_autoencoder(path, VAE_WEIGHTS)
+    vae_pieces = {name: Piece(name, 0, None) for name, _ in vae.named_parameters()}
+    check(vae, vae_pieces, vae_weights, config)
+    if (path / PACKED).exists():
+        packed = TensorFiles([path / PACKED])
+        steps, total = fill_packed(model, packed, path / PACKED, dtype, where), packed.num_bytes
+    else:
+        weights: Tensors = open_weights(path)
+        model_pieces = pieces(model)
+        check(model, model_pieces, weights, config)
+        steps = fill_quantising(model, model_pieces, weights, dtype, precision, device, where)
+        total = weights.num_bytes
+    vae_dtype = torch.float32 if dtype is torch.float16 else dtype
+    vae_steps = fill(vae, vae_pieces, vae_weights, vae_dtype, lambda name: where(f"vae.{name}"))
+    total, done = total + vae_weights.num_bytes, 0
+    for read in itertools.chain(steps, (read for read, _, _ in vae_steps)):
+        done += read
+        if report:
+            report(done, total)
+    model.config = grown(config, model)
+    return Checkpoint(model.config, model, vae, tokenizer)
