@@ -25,6 +25,7 @@ LOADED = MODEL | {"checkpoint", "packed_files", "devices", "lora", "lora_files"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "version": set(),
+    "__main__": {"app"},
     "options": {"errors"},
     "sequence": {"errors"},
     "devices": {"errors"},
