@@ -443,11 +443,16 @@ def test_info_is_a_table(bagel_cli):
 def test_demo_makes_a_sheet(bagel_cli, desk, monkeypatch):
     from bagel.app import demo
 
-    monkeypatch.setattr(demo, "_QUICK", {"num_timesteps": 3, "seed": 7})
+    monkeypatch.setattr(demo, "OPTIONS", {"num_timesteps": 2, "height": 128, "width": 128, "max_tokens": 4})
+    monkeypatch.setattr(demo, "EXERCISES", demo.EXERCISES[:2] + demo.EXERCISES[6:8])
     done = bagel_cli("demo", "-o", "new/out")
     assert (done.code, done.out) == (0, "new/out/sheet.png\n")
     assert "random" in done.err
+    assert "0 of 4 right" in done.err
     with Image.open("new/out/sheet.png") as sheet:
-        assert min(sheet.size) > 700
+        assert min(sheet.size) > 500
         assert np.array(sheet).std() > 20
-    assert len(list(Path("new/out").glob("0*.png"))) >= 10
+    assert len(list(Path("new/out").glob("0*.png"))) == 5
+    report = json.loads(Path("new/out/demo.json").read_text())
+    assert [line["exercise"].rpartition("/")[0] for line in report["exercises"]] == [e[1] for e in demo.EXERCISES]
+    assert all(line["reasons"] for line in report["exercises"])

@@ -77,13 +77,16 @@ class ModelFlags:
             report=report,
         )
 
-    def caution(self) -> None:
-        """Said with a result, not before: an error is to be the only line."""
+    def caution(self) -> str:
+        """Said with a result, not before: an error is to be the only line. -> what was said, if anything."""
         from bagel.app.show import say
         from bagel.infer.pipeline import find_model, is_random
 
-        if is_random(find_model(self.model)):
-            say("The embedded model is not trained yet: its weights are random, and so is what it makes.")
+        if not is_random(find_model(self.model)):
+            return ""
+        said = "The embedded model is not trained yet: its weights are random, and so is what it makes."
+        say(said)
+        return said
 
 
 class CallError(Exception):
@@ -269,7 +272,7 @@ def _run_batch(batch: Path, out: Path, active: int, source: ModelFlags) -> None:
 
 @app.command
 def demo(*, out: Out = Path("out"), model: Model | None = None) -> None:
-    """Draw, edit, answer, think and continue with the embedded model; one contact sheet shows it all.
+    """Draw, edit, answer, think, predict and navigate with the embedded model; a checker judges, a sheet shows it all.
 
     Parameters
     ----------
@@ -281,8 +284,7 @@ def demo(*, out: Out = Path("out"), model: Model | None = None) -> None:
 
     folder, source = show.check_folder(out), model or ModelFlags()
     bagel = source.load()
-    source.caution()
-    print(run_demo(bagel, folder))
+    print(run_demo(bagel, folder, source.caution()))
 
 
 @app.command

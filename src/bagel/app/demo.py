@@ -1,145 +1,178 @@
-"""`bagel demo`: every job once, on the embedded model, and a contact sheet of what came out."""
+"""`bagel demo`: the main job on the embedded model. It draws, edits, answers, thinks, predicts and navigates; a
+checker that reads the outputs alone judges each; one contact sheet shows it all."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw
 
-from bagel.app.show import save_image, say, working
-from bagel.infer.pipeline import Bagel, find_model, is_random
+from bagel import world
+from bagel.app.show import save_image, say, working, write_text
+from bagel.eval.exercises import Exercise, job_of, judged, outputs_of
+from bagel.eval.sheet import INK, Shown
+from bagel.infer.engine import Finished, run
+from bagel.infer.pipeline import Bagel
+from bagel.options import ImageOptions, TextOptions
+from bagel.world.scene import SIDE
+from bagel.world.sheet import INK as PART_INK
+from bagel.world.sheet import font, wrapped
 
-Panel = tuple[str, list[Image.Image], str]
-"""What was asked, the pictures, the text that came out."""
+SEED = 7
+"""Of the exercises and of the noise."""
+EXERCISES: tuple[tuple[str, str, Literal["en", "zh"]], ...] = (
+    ("draws", "draw/binding", "en"),
+    ("draws", "draw/counting", "en"),
+    ("edits", "edit/replace", "en"),
+    ("edits by what it sees", "reason/side", "en"),
+    ("answers", "ask/relation", "en"),
+    ("answers", "ask/caption", "en"),
+    ("thinks, then draws", "think/riddle", "en"),
+    ("thinks and draws in turn", "think/steps", "en"),
+    ("predicts", "frames/move", "en"),
+    ("navigates", "navigate/two", "en"),
+    ("turns the camera", "turn/45 right", "en"),
+)
+OPTIONS: dict[str, Any] = {"num_timesteps": 25, "height": SIDE, "width": SIDE}
+SHEET, REPORT = "sheet.png", "demo.json"
 
-_CELL, _GAP, _LINE = 192, 16, 16
+_PAD, _LINE, _COLUMNS = 8, 15, 2
+_WIDTH = 4 * (SIDE + _PAD) + _PAD
+_GREY, _BLACK = (150, 150, 150), (30, 30, 30)
+_WRITTEN = 8
+"""Lines of what was written that are shown."""
 
 
-def run_demo(bagel: Bagel, folder: Path) -> Path:
-    """Runs the jobs, writes each picture and `sheet.png`; -> the sheet's path."""
-    scene = _scene()
-    panels: list[Panel] = []
-    jobs: list[tuple[str, Callable[[Bagel, Image.Image, Any], Panel]]] = [
-        ("draw", _draw),
-        ("draw with a thought", _think),
-        ("edit", _edit),
-        ("combine two pictures", _combine),
-        ("answer", _answer),
-        ("converse", _converse),
-        ("text and pictures in turn", _interleave),
+@dataclass(frozen=True)
+class Panel:
+    """One exercise: what it shows the model doing, and what came of it."""
+
+    title: str
+    shown: Shown
+
+
+def run_demo(bagel: Bagel, folder: Path, note: str = "") -> Path:
+    """Puts the exercises, all of them held out from training, side by side; writes every picture, `demo.json` and
+    `sheet.png`, with `note` on top; -> the sheet's path."""
+    start = time.perf_counter()
+    with working() as progress:
+        panels = answered(bagel, progress)
+    seconds = time.perf_counter() - start
+    right = sum(panel.shown.verdict.ok for panel in panels)
+    for number, panel in enumerate(panels, 1):
+        for index, output in enumerate(panel.shown.outputs):
+            if not isinstance(output, str):
+                name = f"{number:02d}-{panel.title.split(',')[0].replace(' ', '-')}-{index + 1}.png"
+                save_image(Image.fromarray(output), folder / name, {"exercise": panel.shown.exercise.name})
+    write_text(folder / REPORT, _report(panels, seconds))
+    say(f"{right} of {len(panels)} right by the checker, {seconds:.1f} s")
+    return save_image(contact_sheet(panels, note), folder / SHEET, {})
+
+
+def answered(bagel: Bagel, progress: Any) -> list[Panel]:
+    """All exercises as one batch, each judged."""
+    exercises = [_exercise(name, language) for _, name, language in EXERCISES]
+    image, text = ImageOptions(**OPTIONS), TextOptions()
+    jobs = [job_of(bagel.runtime, exercise, image, text) for exercise in exercises]
+    found: dict[int, Shown] = {}
+    for number, event in run(bagel.runtime.engine, jobs):
+        if isinstance(event, Finished):
+            exercise, result = exercises[number], event.result
+            outputs = outputs_of(exercise, result)
+            found[number] = Shown(exercise, outputs, judged(exercise, outputs, result.text))
+        else:
+            progress(number, event)
+    return [Panel(title, found[number]) for number, (title, _, _) in enumerate(EXERCISES)]
+
+
+def _exercise(name: str, language: Literal["en", "zh"]) -> Exercise:
+    task, _, category = name.partition("/")
+    return Exercise(f"{name}/{SEED}", world.make(task, category, SEED, 0, "heldout", language))
+
+
+def _report(panels: Sequence[Panel], seconds: float) -> str:
+    lines = [
+        {
+            "exercise": panel.shown.exercise.name,
+            "prompt": [part.text for part in panel.shown.exercise.sample.prompt if isinstance(part, world.Text)],
+            "text": panel.shown.verdict.text,
+            "right": panel.shown.verdict.ok,
+            "reasons": panel.shown.verdict.reasons,
+        }
+        for panel in panels
     ]
-    for number, (title, job) in enumerate(jobs, 1):
-        say(f"[{number}/{len(jobs)}] {title}")
-        with working() as progress:
-            asked, pictures, text = job(bagel, scene, progress)
-        for index, picture in enumerate(pictures):
-            save_image(picture, folder / f"{number:02d}-{title.split()[0]}-{index + 1}.png", {"prompt": asked})
-        panels.append((f"{title}: {asked}", pictures, text))
-    random = is_random(find_model("mini"))
-    note = "The weights are random (no trained model is embedded yet): these pictures mean nothing." if random else ""
-    return save_image(contact_sheet(panels, note), folder / "sheet.png", {})
+    return json.dumps({"seconds": round(seconds, 2), "exercises": lines}, indent=1, ensure_ascii=False) + "\n"
 
 
-_QUICK: dict[str, Any] = {"num_timesteps": 25, "seed": 7}
+# --- the sheet -------------------------------------------------------------------------------------------
 
 
-def _draw(bagel: Bagel, scene: Image.Image, progress: Any) -> Panel:
-    prompt = "a red circle above a blue square"
-    found = bagel.draw([prompt] * 2, height=128, width=128, num_timesteps=25, seed=[7, 8], progress=progress)
-    return prompt, [image for result in found for image in result.images], ""
-
-
-def _think(bagel: Bagel, scene: Image.Image, progress: Any) -> Panel:
-    prompt = "the only shape with three corners"
-    result = bagel.draw(prompt, height=128, width=128, think=True, max_tokens=48, progress=progress, **_QUICK)
-    return prompt, result.images, result.text or ""
-
-
-def _edit(bagel: Bagel, scene: Image.Image, progress: Any) -> Panel:
-    prompt = "make the circle green"
-    result = bagel.edit(scene, prompt, progress=progress, **_QUICK)
-    return prompt, [scene, *result.images], ""
-
-
-def _combine(bagel: Bagel, scene: Image.Image, progress: Any) -> Panel:
-    prompt = "put both pictures together"
-    other = scene.transpose(Image.Transpose.ROTATE_90)
-    result = bagel.edit([scene, other], prompt, progress=progress, **_QUICK)
-    return prompt, [scene, other, *result.images], ""
-
-
-def _answer(bagel: Bagel, scene: Image.Image, progress: Any) -> Panel:
-    question = "How many shapes are there?"
-    result = bagel.chat([scene, question], max_tokens=32, progress=progress)
-    return question, [scene], result.text or ""
-
-
-def _converse(bagel: Bagel, scene: Image.Image, progress: Any) -> Panel:
-    with bagel.session(progress=progress) as session:
-        session.read(scene)
-        session.read("remove the square")
-        first = session.draw(**_QUICK)
-        session.read("now make the background dark")
-        second = session.draw(**_QUICK)
-        session.read("What is left?")
-        said = session.say(max_tokens=32)
-    asked = "remove the square / now make the background dark / What is left?"
-    return asked, [scene, *first.images, *second.images], said.text or ""
-
-
-def _interleave(bagel: Bagel, scene: Image.Image, progress: Any) -> Panel:
-    prompt = "The circle moves right. Show the next two pictures."
-    events = bagel.stream([scene, prompt], output=["text", "image", "text", "image"], max_tokens=24, **_QUICK)
-    result = None
-    for event in events:
-        progress(0, event)
-        result = getattr(event, "result", result)
-    assert result is not None
-    return prompt, [scene, *result.images], result.text or ""
-
-
-def _scene() -> Image.Image:
-    """A picture to begin with: a red circle and a blue square on grey."""
-    image = Image.new("RGB", (128, 96), (208, 208, 208))
-    pen = ImageDraw.Draw(image)
-    pen.ellipse((16, 24, 64, 72), fill=(220, 40, 40))
-    pen.rectangle((80, 32, 112, 64), fill=(40, 70, 220))
-    return image
-
-
-def contact_sheet(panels: list[Panel], note: str = "") -> Image.Image:
-    """One row a panel: what was asked, the pictures side by side, what was said. `note` stands on top."""
-    font = ImageFont.load_default(13)
-    columns = max(len(pictures) for _, pictures, _ in panels)
-    width = max(columns * (_CELL + _GAP) + _GAP, 720)
-    rows = [
-        (
-            textwrap.wrap(asked, width // 8),
-            [ImageOps.contain(picture, (_CELL, _CELL)) for picture in pictures],
-            textwrap.wrap(_printable(text), width // 8)[:4],
-        )
-        for asked, pictures, text in [*([(note, [], "")] if note else []), *panels]
-    ]
-    tallest = [max((picture.height for picture in pictures), default=0) for _, pictures, _ in rows]
-    lines = sum(len(asked) + len(said) for asked, _, said in rows)
-    sheet = Image.new("RGB", (width, lines * _LINE + sum(tallest) + len(rows) * 2 * _GAP + _GAP), "white")
-    pen, y = ImageDraw.Draw(sheet), _GAP
-    for (asked, pictures, said), height in zip(rows, tallest, strict=True):
-        for line in asked:
-            pen.text((_GAP, y), line, fill=(20, 20, 20), font=font)
-            y += _LINE
-        for column, picture in enumerate(pictures):
-            sheet.paste(picture, (_GAP + column * (_CELL + _GAP), y + 4))
-        y += height + 8
-        for line in said:
-            pen.text((_GAP, y), line, fill=(90, 90, 90), font=font)
-            y += _LINE
-        y += 2 * _GAP - 8
+def contact_sheet(panels: Sequence[Panel], note: str = "") -> Image.Image:
+    """Cards in columns, each in the column that is shortest so far; `note` stands on top."""
+    cards = [card(panel) for panel in panels]
+    heights, places = [(_LINE + 2 * _PAD) * bool(note)] * _COLUMNS, []
+    for made in cards:
+        column = heights.index(min(heights))
+        places.append((column * _WIDTH, heights[column]))
+        heights[column] += made.height
+    sheet = Image.new("RGB", (_COLUMNS * _WIDTH, max(heights)), "white")
+    ImageDraw.Draw(sheet).text((_PAD, _PAD), note, INK[False], font())
+    for made, place in zip(cards, places, strict=True):
+        sheet.paste(made, place)
     return sheet
 
 
+def card(panel: Panel) -> Image.Image:
+    """What was given, in reading order; what was made, framed; what was written; the checker's verdict."""
+    exercise, outputs, verdict = panel.shown
+    page = _Page()
+    page.line(panel.title, _GREY)
+    for part in exercise.sample.prompt:
+        if isinstance(part, world.Picture):
+            page.picture(Image.fromarray(part.pixels()), _GREY)
+        else:
+            page.words(part.text, _BLACK)
+    page.words(_printable(verdict.text or ""), PART_INK["thought"], _WRITTEN)
+    for output in outputs:
+        if not isinstance(output, str):
+            page.picture(Image.fromarray(output), INK[verdict.ok])
+    said = "right" if verdict.ok else "wrong: " + "; ".join(verdict.reasons)
+    page.words(f"checker: {said}", INK[verdict.ok])
+    return page.finished()
+
+
+class _Page:
+    """A card that is written from top to bottom; pictures stand side by side."""
+
+    def __init__(self) -> None:
+        self.page = Image.new("RGB", (_WIDTH, 4000), "white")
+        self.pen, self.x, self.y = ImageDraw.Draw(self.page), _PAD, _PAD
+
+    def line(self, text: str, ink: tuple[int, int, int]) -> None:
+        if self.x > _PAD:
+            self.x, self.y = _PAD, self.y + SIDE + _PAD
+        self.pen.text((_PAD, self.y), text, ink, font())
+        self.y += _LINE
+
+    def words(self, text: str, ink: tuple[int, int, int], most: int | None = None) -> None:
+        for line in [part for each in text.splitlines() for part in wrapped(each, _WIDTH - 4 * _PAD)][:most]:
+            self.line(line, ink)
+
+    def picture(self, image: Image.Image, ink: tuple[int, int, int]) -> None:
+        if self.x + SIDE > _WIDTH:
+            self.x, self.y = _PAD, self.y + SIDE + _PAD
+        self.page.paste(image, (self.x, self.y + 4))
+        self.pen.rectangle((self.x - 2, self.y + 2, self.x + SIDE + 1, self.y + SIDE + 5), outline=ink, width=2)
+        self.x += SIDE + _PAD
+
+    def finished(self) -> Image.Image:
+        return self.page.crop((0, 0, _WIDTH, self.y + 2 * _PAD))
+
+
 def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

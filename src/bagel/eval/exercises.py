@@ -144,10 +144,8 @@ def outputs_of(exercise: Exercise, result: Result) -> list[np.ndarray | str]:
 
 
 def judged(exercise: Exercise, outputs: Sequence[np.ndarray | str], text: str | None = None) -> Verdict:
-    try:
-        from bagel.world.check import judge_sample
-    except ImportError:
-        raise InputError('the checkers need SciPy: pip install "bagel-mot[world]".') from None
+    from bagel.world.check import judge_sample  # here, as it loads SciPy
+
     verdicts = judge_sample(exercise.sample, list(outputs))
     reasons = [verdict.reason for verdict in verdicts if not verdict]
     return Verdict(exercise.name, not reasons, reasons, text)

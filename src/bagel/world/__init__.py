@@ -1,7 +1,7 @@
 """A generated world whose answers can be checked: what `mini` is trained and judged on.
 
 `make` and `samples` give exercises, the same ones for the same numbers; `bagel.world.check.judge` judges what a model
-makes of them from the output alone (it needs SciPy, which the extra "world" brings); `contact_sheet` shows them.
+makes of them from the output alone (it alone loads SciPy); `contact_sheet` shows them.
 """
 
 from .sample import Picture, Sample, TargetAnswer, TargetPicture, Text, Thought
