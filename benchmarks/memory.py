@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from seven_b import CONFIG, picture
 from torch import nn
 
 from bagel import Bagel, MemoryPlanError, checkpoint
+from bagel.bench.jobs import noise_picture
 from bagel.infer.conversation import Runtime
 from bagel.infer.engine import Read
 from bagel.infer.loading import measure_room
@@ -35,6 +35,7 @@ from bagel.memory.place import arrange, placer
 from bagel.memory.plan import Plan, choose
 from bagel.memory.sizes import GIB, Demand
 from bagel.memory.stream import StreamedBlock
+from bagel.model.published import SEVEN_B
 from bagel.model.quantise import is_quantised, quantised, replace_module
 from bagel.pack import LatentPart, TextPart
 from bagel.tokens import Tokenizer
@@ -96,7 +97,7 @@ def limited(row: Row) -> Card:
 def random_model(plan: Plan) -> checkpoint.Checkpoint:
     """As `checkpoint.load` does it: a tensor at a time, quantised on the GPU, then to its place."""
     setup = plan.setup
-    model, vae = checkpoint.build(CONFIG)
+    model, vae = checkpoint.build(SEVEN_B)
     where = placer(setup, DEVICE)
     for prefix, module in (("", model), ("vae.", vae)):
         for name, owner in list(module.named_modules()):
@@ -115,7 +116,7 @@ def random_model(plan: Plan) -> checkpoint.Checkpoint:
                 assert packed is not None
                 replace_module(model, owner, packed.to(where(f"{name}.weight")))
                 owner._parameters.clear()
-    return checkpoint.Checkpoint(CONFIG, model, vae, Tokenizer.from_folder(find_model("mini")))
+    return checkpoint.Checkpoint(SEVEN_B, model, vae, Tokenizer.from_folder(find_model("mini")))
 
 
 def ready(row: Row, plan: Plan, folder: Path | None) -> tuple[Bagel, dict[str, Any]]:
@@ -141,14 +142,14 @@ def ready(row: Row, plan: Plan, folder: Path | None) -> tuple[Bagel, dict[str, A
 def measure(name: str, timesteps: int, folder: Path | None) -> dict[str, Any]:
     row = ROWS[name]
     card = limited(row)
-    demand = Demand.of(CONFIG, row.job)
+    demand = Demand.of(SEVEN_B, row.job)
     try:
-        plan = choose(CONFIG, card, demand, row.precision, row.offload)
+        plan = choose(SEVEN_B, card, demand, row.precision, row.offload)
     except MemoryPlanError as error:
         return {"row": name, "refused": str(error)}
     bagel, loaded = ready(row, plan, folder)
     options: dict[str, Any] = {"seed": 1, "num_timesteps": timesteps}
-    scene = picture()
+    scene = noise_picture(1024)
 
     def job() -> Any:
         if row.job == "edit":
@@ -220,10 +221,10 @@ def quality() -> dict[str, Any]:
     card = Card.of(DEVICE)
     for precision in ("bf16", "fp8", "int8", "nf4"):
         torch.manual_seed(0)
-        plan = choose(CONFIG, card, Demand.of(CONFIG, "draw"), precision)
+        plan = choose(SEVEN_B, card, Demand.of(SEVEN_B, "draw"), precision)
         runtime = Runtime.of(random_model(plan))
         model, engine = runtime.checkpoint.model, runtime.engine
-        noise = torch.randn(1024, CONFIG.latent_width, generator=torch.Generator().manual_seed(1))
+        noise = torch.randn(1024, SEVEN_B.latent_width, generator=torch.Generator().manual_seed(1))
         context = engine.new_context()
         with torch.inference_mode():
             engine.forward([Read(context, TextPart(runtime.checkpoint.tokenizer.segment("a red cube on a table")))])

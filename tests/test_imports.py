@@ -46,13 +46,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hub": {"errors", "hub_clients", "hub_bars"},
     "infer": LOADED | {"infer", "hub", "memory"},
     "data": {"data", "sequence", "pack", "tokens", "images", "errors", "model.config", "world"},
-    "train": LOADED | {"train", "data", "infer", "eval", "version"},
+    "bench": LOADED | {"bench", "infer", "memory", "options", "version"},
+    "train": LOADED | {"train", "data", "infer", "eval", "version", "bench"},
     "mini": LOADED | {"mini", "data", "train", "world"},
     "world": BASE | {"world", "images"},
     "eval": {"eval", "infer", "options", "errors", "world", "version"},
     # A command is thin and calls its room; the model itself is reached through `infer`.
     "app": {"app", "infer", "memory", "options", "images", "errors", "hub", "checkpoint", "version", "model.config"}
-    | {"data", "train", "world", "eval"},
+    | {"data", "train", "world", "eval", "bench"},
     "": {"errors", "options", "infer", "version"},
 }
 """Rooms, and what each may import of ours: a room with all in it, or one module of it. "" is `bagel` itself."""

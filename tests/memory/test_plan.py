@@ -16,20 +16,10 @@ from bagel.memory.plan import OFFLOADABLE, Setup, alternatives, choose, plan, se
 from bagel.memory.plan_split import check_split, split_peaks
 from bagel.memory.sizes import GIB, Demand, allocated, kv_bytes, phases, weights_of
 from bagel.memory.table import table
-from bagel.model.config import LLMConfig, ModelConfig, ViTConfig
+from bagel.model.config import ModelConfig
+from bagel.model.published import SEVEN_B
 from conftest import CHECKPOINT
 
-SEVEN_B = ModelConfig(
-    llm=LLMConfig(
-        hidden_size=3584,
-        intermediate_size=18944,
-        num_hidden_layers=28,
-        num_attention_heads=28,
-        num_key_value_heads=4,
-        vocab_size=152064,
-    ),
-    vit=ViTConfig(hidden_size=1152, intermediate_size=4304, num_attention_heads=16, num_hidden_layers=27),
-)
 DRAW, EDIT, CHAT = (Demand.of(SEVEN_B, job) for job in ("draw", "edit", "chat"))
 SMALL = Demand.of(SEVEN_B, "draw", 512, 512)
 H100 = Card("an H100", 79 * GIB, 78 * GIB)
@@ -43,7 +33,7 @@ MEASURED = [
     ("fp8", EDIT, 18.4),
     ("fp8", SMALL, 15.7),
 ]
-"""`torch.cuda.max_memory_allocated` at 7B size, GiB: benchmarks/seven_b.py on one H100 80GB."""
+"""`torch.cuda.max_memory_allocated` at 7B size, GiB: `bagel bench` on one H100 80GB."""
 
 
 @pytest.mark.parametrize(("precision", "demand", "measured"), MEASURED)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from bagel.app import eval_cli, memory_cli, train_cli
+from bagel.app import bench_cli, eval_cli, memory_cli, train_cli
 from bagel.app.knobs import flags_of, options_from, whole_number
 from bagel.app.serve_flags import ServeFlags
 from bagel.errors import BagelError, InputError
@@ -391,6 +391,7 @@ def _stdin() -> str:
 memory_cli.register(app)
 train_cli.register(app)
 eval_cli.register(app)
+bench_cli.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The commands around training: train, export, data check, bench train."""
+"""The commands around training: train, export, data check; and bench train, which `bench_cli` hangs up."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ def register(app: App) -> None:
     data = App(name="data", help="Look at training data before a GPU is touched.")
     data.command(check)
     app.command(data)
-    bench = App(name="bench", help="Measure this machine.")
-    bench.command(bench_train, name="train")
-    app.command(bench)
 
 
 def train(config: Path, *overrides: str) -> None:

@@ -14,12 +14,12 @@ import torch
 import bagel
 from bagel.data.encode import CLEAN, Encoded, Piece, pack_rules
 from bagel.data.packing import TrainPack, assemble
-from bagel.model.config import LLMConfig, ModelConfig, ViTConfig
+from bagel.model.config import LLMConfig, ModelConfig
+from bagel.model.published import SEVEN_B, SO400M
 from bagel.pack import LatentPart, TextPart, VitPart
 from bagel.tokens import Tokenizer
 
 TINY = Path(bagel.__file__).parent / "assets" / "random"
-SO400M = ViTConfig(hidden_size=1152, intermediate_size=4304, num_attention_heads=16, num_hidden_layers=27)
 SMALL = LLMConfig(
     hidden_size=1536,
     intermediate_size=8960,
@@ -28,20 +28,12 @@ SMALL = LLMConfig(
     num_key_value_heads=2,
     vocab_size=151936,
 )
-FULL = LLMConfig(
-    hidden_size=3584,
-    intermediate_size=18944,
-    num_hidden_layers=28,
-    num_attention_heads=28,
-    num_key_value_heads=4,
-    vocab_size=152064,
-)
 
 
 def model_config(lora: bool, smoke: bool) -> ModelConfig:
     if smoke:
         return ModelConfig.from_folder(TINY)
-    return ModelConfig(llm=FULL if lora else SMALL, vit=SO400M)
+    return SEVEN_B if lora else ModelConfig(llm=SMALL, vit=SO400M)
 
 
 def tokenizer() -> Tokenizer:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-import statistics
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from bagel.bench.ceilings import copy_rate, seconds
 from bagel.model.config import ModelConfig
 
 _KINDS = (
@@ -102,10 +100,7 @@ def ceilings(config: ModelConfig, rows: int, device: torch.device, dtype: torch.
     their mean weighted by work; as `seconds` are measured: median of several."""
     width, inner = config.llm.hidden_size, config.llm.intermediate_size
     qkv = width + 2 * config.llm.num_key_value_heads * config.llm.head_dim
-    size = 2**30 if device.type == "cuda" else 2**22
-    source = torch.randint(0, 255, (size,), dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    found = {"copy TB/s": 2 * size / seconds(lambda: target.copy_(source), device) / 1e12}
+    found = {"copy TB/s": copy_rate(device) / 1e12}
     work = spent = 0.0
     for inputs, outputs in ((width, 2 * inner), (inner, width), (width, qkv)):
         x, w = (torch.randn(n, inputs, device=device, dtype=dtype) for n in (rows, outputs))
@@ -115,23 +110,3 @@ def ceilings(config: ModelConfig, rows: int, device: torch.device, dtype: torch.
         found[f"product {rows}x{inputs}x{outputs} TFLOP/s"] = flop / took / 1e12
     found["products TFLOP/s"] = work / spent / 1e12
     return found
-
-
-def seconds(call: Callable[[], object], device: torch.device, times: int = 10) -> float:
-    """Median time of a call, after three warm-up calls."""
-    for _ in range(3):
-        call()
-    if device.type != "cuda":
-        taken = []
-        for _ in range(times):
-            begin = time.perf_counter()
-            call()
-            taken.append(time.perf_counter() - begin)
-        return statistics.median(taken)
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(times + 1)]
-    events[0].record()
-    for event in events[1:]:
-        call()
-        event.record()
-    torch.cuda.synchronize(device)
-    return statistics.median(a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(events))
