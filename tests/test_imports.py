@@ -21,7 +21,7 @@ MODULES = {
 
 BASE = {"errors", "options", "sequence"}
 MODEL = BASE | {"tokens", "images", "pack", "model"}
-LOADED = MODEL | {"checkpoint", "packed_files", "devices", "lora", "lora_files"}
+LOADED = MODEL | {"checkpoint", "parallel", "packed_files", "devices", "lora", "lora_files"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "version": set(),
@@ -36,9 +36,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tensor_files": {"errors"},
     "formats": {"formats", "tensor_files", "errors"},
     "misfit": set(),
-    "packed_files": {"model", "tensor_files", "errors"},
-    "checkpoint": {"checkpoint", "model", "tokens", "tensor_files", "formats", "packed_files", "misfit", "errors"},
+    "packed_files": {"model", "tensor_files", "parallel", "errors"},
+    "checkpoint": {"checkpoint", "model", "tokens", "tensor_files", "formats", "packed_files", "misfit", "errors"}
+    | {"parallel"},
     "memory": LOADED | {"memory", "tensor_files"},
+    "parallel": {"parallel", "model", "errors"},
     "lora": {"checkpoint", "model", "errors"},
     "lora_files": {"lora", "checkpoint", "model", "errors"},
     "hub_clients": {"errors"},

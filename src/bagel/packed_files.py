@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 from bagel.errors import CheckpointError
 from bagel.model.bagel import BagelModel
+from bagel.model.packed import GROUP
 from bagel.model.quantise import QUANTISED, quantised, replace_module
+from bagel.parallel.shares import Cut, cut_model
 from bagel.tensor_files import TensorFiles, shortened
 
 PACKED, VERSION = "packed.safetensors", "1"
@@ -56,15 +58,25 @@ def packed_tensors(model: BagelModel) -> dict[str, Tensor]:
 
 
 def fill_packed(
-    model: BagelModel, files: TensorFiles, path: Path, dtype: torch.dtype, where: Callable[[str], torch.device]
+    model: BagelModel,
+    files: TensorFiles,
+    path: Path,
+    dtype: torch.dtype,
+    where: Callable[[str], torch.device],
+    cut: Cut | None = None,
 ) -> Iterator[int]:
-    """Fills a model that has no memory yet; yields bytes as they are read."""
+    """Fills a model that has no memory yet; yields bytes as they are read. cut: the part of every layer that is
+    kept."""
     precision = packed_precision(path.parent)
     assert precision
     for owner in list(model.modules()):
         if (empty := quantised(model, owner, precision)) is not None:
             replace_module(model, owner, empty)
     _check(packed_tensors(model), files, path)
+    llm = model.config.llm
+    if cut is not None:
+        _check_groups(cut, model, precision)
+        cut_model(model, cut)
     model.embed.dtype = dtype  # type: ignore[assignment]
     for name, owner in list(model.named_modules()):
         read, prefix = 0, f"{name}." if name else ""
@@ -74,10 +86,23 @@ def fill_packed(
                     continue
                 stored = files.read(prefix + key)
                 read += stored.numel() * stored.element_size()
+                if cut is not None:
+                    stored = cut.joined(prefix + key, stored, llm)
                 plain = held is owner._parameters
                 value = stored.to(where(prefix + key), dtype if plain else stored.dtype)
                 held[key] = nn.Parameter(value, requires_grad=False) if plain else value
         yield read
+
+
+def _check_groups(cut: Cut, model: BagelModel, precision: str) -> None:
+    """Raises CheckpointError where a share of a row would end within a group of nf4."""
+    llm = model.config.llm
+    for inputs in (llm.hidden_size, llm.intermediate_size) if precision == "nf4" else ():
+        if inputs % (GROUP * cut.count):
+            raise CheckpointError(
+                f"rows of {inputs} packed numbers cannot be shared out {cut.count} ways, since {GROUP} have a scale "
+                "together; load the original with --precision nf4, or use other ways than tensor."
+            )
 
 
 def _check(wanted: dict[str, Tensor], files: TensorFiles, path: Path) -> None:

@@ -42,7 +42,12 @@ class ModelFlags:
     model: Annotated[str, Parameter(name=["--model", "-m"], env_var="BAGEL_MODEL")] = "mini"
     """A folder in the official layout, mini (the embedded model), or a hub name downloaded before."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps, or several GPUs that share the layers: cuda:0,cuda:1."""
+    """auto, cpu, cuda, cuda:1, mps, or several GPUs: cuda:0,cuda:1."""
+    gpus: Annotated[int | None, Parameter(converter=whole_number)] = None
+    """The first so many GPUs together; with --device cpu, so many processes. See --parallel."""
+    parallel: str | None = None
+    """How several devices share the work: auto, branches, rows, tensor, a product like branches=2,tensor=2, or layers.
+    auto with --gpus, else layers."""
     dtype: str = "auto"
     """auto, bf16, fp16, fp32."""
     precision: str | None = None
@@ -68,14 +73,25 @@ class ModelFlags:
         """report: called with (bytes read, bytes in all)."""
         from bagel.infer.pipeline import Bagel
 
+        device, parallel = self._several()
         return Bagel.load(
             self.model,
-            device=self.device,
+            device=device,
             dtype=self.dtype,
             precision=self.precision,
             offload=self.offload,
+            parallel=parallel,
             report=report,
         )
+
+    def _several(self) -> tuple[str, str | None]:
+        """Devices, and how they share the work."""
+        if self.gpus is None:
+            return self.device, self.parallel
+        if self.gpus < 1 or self.device not in ("auto", "cuda", "cpu"):
+            raise InputError(f"--gpus {self.gpus} with --device {self.device}: give a number, or the devices by name.")
+        names = ["cpu"] * self.gpus if self.device == "cpu" else [f"cuda:{index}" for index in range(self.gpus)]
+        return ",".join(names), self.parallel or "auto"
 
     def caution(self) -> str:
         """Said with a result, not before: an error is to be the only line. -> what was said, if anything."""

@@ -47,7 +47,7 @@ def progress_bar(unit: ProgressColumn | None = None) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal or int(os.environ.get("RANK", 0)) > 0,
     )
 
 

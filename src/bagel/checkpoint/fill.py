@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bagel.checkpoint.names import Piece
 from bagel.model.bagel import BagelModel
 from bagel.model.quantise import is_quantised, quantised, replace_module
+from bagel.parallel.shares import Cut
 from bagel.tensor_files import Tensors
 
 Place = Callable[[str], torch.device]
@@ -18,10 +19,16 @@ Place = Callable[[str], torch.device]
 
 
 def fill(
-    module: nn.Module, plan: Mapping[str, Piece], files: Tensors, dtype: torch.dtype, where: Place
+    module: nn.Module,
+    plan: Mapping[str, Piece],
+    files: Tensors,
+    dtype: torch.dtype,
+    where: Place,
+    cut: Cut | None = None,
 ) -> Iterator[tuple[int, str, nn.Module]]:
     """Allocates each parameter and copies its tensors into it; yields the bytes that were read, and the name of
-    the module that is whole now, and the module. Keeps no parameter alive."""
+    the module that is whole now, and the module. Keeps no parameter alive. cut: the part of every layer that the
+    module holds."""
     sources: dict[str, list[tuple[str, Piece]]] = defaultdict(list)
     for name, piece in plan.items():
         sources[piece.parameter].append((name, piece))
@@ -34,7 +41,7 @@ def fill(
             name = known[id(empty)]
             value = torch.empty(empty.shape, dtype=dtype, device=where(name))
             for source, piece in sources[name]:
-                read += _copy(files, source, value, piece)
+                read += _copy(files, source, value, piece, cut)
             owner._parameters[key] = nn.Parameter(value, requires_grad=False)
             del value
         yield read, owner_name, owner
@@ -48,6 +55,7 @@ def fill_quantising(
     precision: str | None,
     device: torch.device,
     where: Place,
+    cut: Cut | None = None,
 ) -> Iterator[int]:
     """`fill`; what is quantised is filled on `device` and goes to its place packed."""
 
@@ -55,7 +63,7 @@ def fill_quantising(
         owner = model.get_submodule(name.rpartition(".")[0])
         return device if precision and is_quantised(model, owner, precision) else where(name)
 
-    for read, name, owner in fill(model, plan, files, dtype, at):
+    for read, name, owner in fill(model, plan, files, dtype, at, cut):
         if precision and (packed := quantised(model, owner, precision)) is not None:
             replace_module(model, owner, packed.to(where(f"{name}.weight")))
             owner._parameters.clear()  # the walk still holds the module that was replaced
@@ -63,10 +71,13 @@ def fill_quantising(
 
 
 @torch.no_grad()
-def _copy(files: Tensors, source: str, parameter: Tensor, piece: Piece) -> int:
+def _copy(files: Tensors, source: str, parameter: Tensor, piece: Piece, cut: Cut | None) -> int:
     """A stored tensor into its rows of a parameter, a few rows at a time where the file has to be decoded."""
-    end = piece.start
-    for part in files.parts(source, parameter.device):
+    end, parts = piece.start, files.parts(source, parameter.device)
+    if cut is not None and cut.axis(piece.parameter) is not None:
+        parts = cut.parts(piece.parameter, parts, files.shape(source)[0])
+        end = end // cut.count if cut.axis(piece.parameter) == 0 else end
+    for part in parts:
         rows = part.permute(0, 2, 3, 1).flatten(1) if part.ndim == 4 and parameter.ndim == 2 else part
         parameter[end : end + len(rows)].copy_(rows)
         end += len(rows)

@@ -14,6 +14,7 @@ from bagel.checkpoint.folder import VAE_WEIGHTS, Checkpoint, build, grown, read_
 from bagel.checkpoint.names import Piece, pieces
 from bagel.formats.source import open_autoencoder, open_weights
 from bagel.packed_files import PACKED, fill_packed
+from bagel.parallel.shares import Cut, cut_model
 from bagel.tensor_files import TensorFiles, Tensors
 
 Report = Callable[[int, int], None]
@@ -28,12 +29,14 @@ def load(
     *,
     precision: str | None = None,
     place: Place | None = None,
+    cut: Cut | None = None,
 ) -> Checkpoint:
     """Loads an official folder (or one with `model.safetensors`, sharded with an index, or with one file that others
     have made, see `bagel.formats`), a packed one, or a file of weights beside which the rest of a folder lies.
 
     precision: fp8, int8 or nf4; products are quantised on `device` one by one as they are read, so that memory
     never holds more than one unquantised. place: where a parameter lies afterwards, by its name; else `device`.
+    cut: the part of every layer that is kept, where several ranks share them.
 
     Raises CheckpointError, once, with all that is wrong with the tensors and the likely cause.
     """
@@ -45,12 +48,14 @@ def load(
     check(vae, vae_pieces, vae_weights, config)
     if (path / PACKED).exists():
         packed = TensorFiles([path / PACKED])
-        steps, total = fill_packed(model, packed, path / PACKED, dtype, where), packed.num_bytes
+        steps, total = fill_packed(model, packed, path / PACKED, dtype, where, cut), packed.num_bytes
     else:
         weights: Tensors = open_weights(path)
         model_pieces = pieces(model)
         check(model, model_pieces, weights, config)
-        steps = fill_quantising(model, model_pieces, weights, dtype, precision, device, where)
+        if cut is not None:
+            cut_model(model, cut)
+        steps = fill_quantising(model, model_pieces, weights, dtype, precision, device, where, cut)
         total = weights.num_bytes
     vae_dtype = torch.float32 if dtype is torch.float16 else dtype
     vae_steps = fill(vae, vae_pieces, vae_weights, vae_dtype, lambda name: where(f"vae.{name}"))

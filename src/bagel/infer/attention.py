@@ -41,6 +41,13 @@ class CacheAttention:
     def __init__(self, windows: Sequence[Window]) -> None:
         together, self.windows = groups_of(windows)
         self.together = [PaddedAttention(group) for group in together]
+        self.rows: slice | None = None
+
+    def restrict(self, rows: slice) -> CacheAttention:
+        """From now on the latent queries are these rows of all. What was looked at together is not any more."""
+        self.windows = [*(window for group in self.together for window in group.windows), *self.windows]
+        self.together, self.rows = [], rows
+        return self
 
     def finish(self) -> None:
         """To be called behind the last layer: the storage of what was looked at together is filled."""
@@ -52,24 +59,33 @@ class CacheAttention:
         for group in self.together:
             group(layer, und, gen, und_seen, gen_seen)
         for window in self.windows:
-            rows = write_span(window, layer, und, gen)
+            write_span(window, layer, und, gen)
             keys, values = (x[: window.end] for x in window.store.layer(layer))
-            seen = attend(torch.cat([x.q for x in rows]), keys, values, causal=window.span.causal)
-            und_seen[window.span.und], gen_seen[window.span.gen] = seen.split([window.und, len(seen) - window.und])
+            gen_rows = queries(window, self.rows)
+            asking = torch.cat((und.q[window.span.und], gen.q[gen_rows]))
+            seen = attend(asking, keys, values, causal=window.span.causal)
+            und_seen[window.span.und], gen_seen[gen_rows] = seen.split([window.und, len(seen) - window.und])
         return und_seen, gen_seen
 
 
-def write_span(window: Window, layer: int, und: QKV, gen: QKV) -> tuple[QKV, QKV]:
-    """Stores the keys and values of one span, und rows before gen rows; -> the span's share of both."""
-    parts = QKV(*(x[window.span.und] for x in und)), QKV(*(x[window.span.gen] for x in gen))
+def write_span(window: Window, layer: int, und: QKV, gen: QKV) -> None:
+    """Stores the keys and values of one span, und rows before gen rows."""
     keys, values = window.store.layer(layer)
     begin = window.at
-    for part in parts:
-        end = begin + len(part.k)
+    for part, span in ((und, window.span.und), (gen, window.span.gen)):
+        end = begin + span.stop - span.start
         if end > begin:
-            keys[begin:end], values[begin:end] = part.k, part.v
+            keys[begin:end], values[begin:end] = part.k[span], part.v[span]
         begin = end
-    return parts
+
+
+def queries(window: Window, rows: slice | None) -> slice:
+    """Where a span's latents stand among the queries, which are `rows` of all latents."""
+    span = window.span.gen
+    if rows is None:
+        return span
+    begin, end = max(span.start, rows.start), min(span.stop, rows.stop)
+    return slice(begin - rows.start, end - rows.start) if begin < end else slice(0, 0)
 
 
 class FastAttention:
@@ -87,7 +103,13 @@ class FastAttention:
         ]
         self.only_singles = len(singles) == num_und
         state = torch.tensor(singles, dtype=torch.int64).reshape(-1, 5).t().contiguous().to(device, non_blocking=True)
-        self.rows, self.addresses, self.slots, self.counts, self.capacities = state
+        self.singles, self.addresses, self.slots, self.counts, self.capacities = state
+        self.rows: slice | None = None
+
+    def restrict(self, rows: slice) -> FastAttention:
+        """From now on the latent queries are these rows of all."""
+        self.rows = rows
+        return self
 
     def __call__(self, layer: int, und: QKV, gen: QKV) -> tuple[Tensor, Tensor]:
         for window in self.latents:
@@ -99,20 +121,21 @@ class FastAttention:
         und_seen = self._single_rows(layer, und)
         for window in self.runs:
             und_seen[window.span.und] = self._look(window, layer, und.q[window.span.und])
-        pictures = [self._look(window, layer, gen.q[window.span.gen]) for window in self.latents]
+        places = [(window, queries(window, self.rows)) for window in self.latents]
+        pictures = [self._look(window, layer, gen.q[at]) for window, at in places if at.stop > at.start]
         if not pictures:
             return und_seen, gen.q
         return und_seen, pictures[0] if len(pictures) == 1 else torch.cat(pictures)
 
     def _single_rows(self, layer: int, und: QKV) -> Tensor:
-        if not len(self.rows):
+        if not len(self.singles):
             return torch.empty_like(und.q)
         from bagel.model import triton_decode
 
-        q, k, v = und if self.only_singles else (x.index_select(0, self.rows) for x in und)
+        q, k, v = und if self.only_singles else (x.index_select(0, self.singles) for x in und)
         triton_decode.write(k, v, self.addresses, self.slots, self.capacities, layer)
         seen = triton_decode.attend(q, k.shape[1], self.addresses, self.counts, self.capacities, layer)
-        return seen if self.only_singles else torch.empty_like(und.q).index_copy_(0, self.rows, seen)
+        return seen if self.only_singles else torch.empty_like(und.q).index_copy_(0, self.singles, seen)
 
     def _look(self, window: Window, layer: int, q: Tensor) -> Tensor:
         keys, values = (x[: window.end] for x in window.store.layer(layer))

@@ -91,7 +91,7 @@ class Context:
 
     def fork(self, at: Mark | None = None) -> Context:
         """A branch that goes on from here, or from an earlier mark; its parent never notices. Copies nothing."""
-        child = object.__new__(Context)
+        child = object.__new__(type(self))
         child._config, child._store, child._device = self._config, self._store, self._device
         child.length, child.position, child.history = at or self.mark
         child._reserved = 0

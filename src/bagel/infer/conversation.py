@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
@@ -58,7 +58,7 @@ class Runtime:
             config.interpolate_pos,
         )
         device = checkpoint.model.device
-        room = Room(config, checkpoint.model.dtype)
+        room = Room(replace(config, llm=checkpoint.model.local), checkpoint.model.dtype)
         if device.type == "cuda":
             room.free = functools.partial(free_bytes, device)
         return cls(checkpoint, Engine(checkpoint.model, rules), room)

@@ -79,7 +79,7 @@ class Engine:
     _flow_steps: FlowSteps | None = field(default=None, init=False, repr=False)
 
     def new_context(self) -> Context:
-        return Context(self.model.config.llm, self.model.dtype, self.model.layer_devices or self.model.device)
+        return Context(self.model.local, self.model.dtype, self.model.layer_devices or self.model.device)
 
     @torch.inference_mode()
     def forward(self, reads: Sequence[Read]) -> list[Seen]:
@@ -170,6 +170,9 @@ class Engine:
     def separates(self) -> bool:
         """Whether words and updates of pictures are faster in passes of their own: captured graphs serve them."""
         return self._fast() and self.model.capturable
+
+    def close(self) -> None:
+        """Lets go of what is not this process's: see `LeadEngine`."""
 
     def forget(self) -> None:
         """Drops the captured graphs and their memory; they are made again when wanted."""

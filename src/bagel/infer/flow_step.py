@@ -51,7 +51,7 @@ class FlowStep:
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
             torch.cuda.synchronize()
-            with torch.cuda.graph(self._graph, pool=pool):
+            with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
                 self._out = self._run()
         self._graph.replay()
         assert self._out is not None

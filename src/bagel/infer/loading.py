@@ -25,6 +25,7 @@ from bagel.model.config import ModelConfig
 from bagel.model.quantise import is_quantised, quantised, replace_module
 from bagel.options import PRESETS
 from bagel.packed_files import packed_precision
+from bagel.parallel.shares import Cut, cut_model
 
 Device = str | torch.device | Sequence[str | torch.device]
 
@@ -38,33 +39,18 @@ class Wanted:
     precision: str | None = None
     offload: str | Sequence[str] | None = None
     lora: Lora | None = None
+    parallel: str | None = None
 
 
 def load_runtime(folder: Path, wanted: Wanted, report: checkpoints.Report | None = None) -> Runtime:
+    """In this process alone."""
     devices = pick_devices(wanted.device)
-    stored = _stored_precision(folder, wanted)
-    wanted = replace(wanted, precision=stored or wanted.precision)
+    wanted = with_stored_precision(folder, wanted)
     setup = setup_of(folder, wanted, devices)
-    config = read_config(folder)
     where = placer(setup, devices[0])
     if len(devices) > 1:
-        where = split_placer(config.llm.num_hidden_layers, devices)
-    # An adapter is merged into whole weights, on the host where they may not fit the device; they are quantised
-    # afterwards.
-    late = wanted.lora is not None and setup.packed is not None
-    host = torch.device("cpu")
-    checkpoint = checkpoints.load(
-        folder,
-        devices[0],
-        setup.dtype,
-        report,
-        precision=None if late or stored else setup.packed,
-        place=(lambda name: where(name) if name.startswith("vae.") else host) if late else where,
-    )
-    if wanted.lora is not None:
-        apply(checkpoint.model, wanted.lora)
-    if late:
-        _quantise_and_place(checkpoint, str(setup.packed), devices[0], where)
+        where = split_placer(read_config(folder).llm.num_hidden_layers, devices)
+    checkpoint = read_weights(folder, wanted, setup, devices[0], where, report)
     runtime = Runtime.of(checkpoint)
     if len(devices) > 1:
         spread(checkpoint, devices)
@@ -72,6 +58,43 @@ def load_runtime(folder: Path, wanted: Wanted, report: checkpoints.Report | None
         arrange(checkpoint, setup, devices[0])
     measure_room(runtime, setup)
     return runtime
+
+
+def read_weights(
+    folder: Path,
+    wanted: Wanted,
+    setup: Setup,
+    device: torch.device,
+    where: Place,
+    report: checkpoints.Report | None = None,
+    cut: Cut | None = None,
+) -> Checkpoint:
+    """The weights in their numbers and places, adapters merged. cut: the part of every layer that is kept."""
+    # An adapter is merged into whole weights, on the host where they may not fit the device; they are cut and
+    # quantised afterwards.
+    late = wanted.lora is not None and (setup.packed is not None or cut is not None)
+    host = torch.device("cpu")
+    checkpoint = checkpoints.load(
+        folder,
+        device,
+        setup.dtype,
+        report,
+        precision=None if late or packed_precision(folder) else setup.packed,
+        place=(lambda name: where(name) if name.startswith("vae.") else host) if late else where,
+        cut=None if late else cut,
+    )
+    if wanted.lora is not None:
+        apply(checkpoint.model, wanted.lora)
+    if late and cut is not None:
+        cut_model(checkpoint.model, cut)
+    if late:
+        _quantise_and_place(checkpoint, setup.packed, device, where)
+    return checkpoint
+
+
+def with_stored_precision(folder: Path, wanted: Wanted) -> Wanted:
+    """A packed folder says its precision. Raises InputError where another one, or an adapter, was asked for."""
+    return replace(wanted, precision=_stored_precision(folder, wanted) or wanted.precision)
 
 
 def pick_devices(device: Device) -> list[torch.device]:
@@ -84,8 +107,9 @@ def pick_devices(device: Device) -> list[torch.device]:
     return found
 
 
-def setup_of(folder: Path, wanted: Wanted, devices: Sequence[torch.device]) -> Setup:
-    """On a GPU by plan; elsewhere what was asked for is done, and nothing else. Raises MemoryPlanError."""
+def setup_of(folder: Path, wanted: Wanted, devices: Sequence[torch.device], tensor: int = 1) -> Setup:
+    """On a GPU by plan; elsewhere what was asked for is done, and nothing else. tensor: devices that share every
+    layer with this one. Raises MemoryPlanError."""
     first, precision = devices[0], wanted.precision
     parts = parts_of(_words(wanted.offload)) if wanted.offload != "auto" else ()
     if len(devices) > 1 and (wanted.offload or first.type == "mps"):
@@ -93,7 +117,7 @@ def setup_of(folder: Path, wanted: Wanted, devices: Sequence[torch.device]) -> S
     if first.type == "cuda" and len(devices) == 1:
         kind, _ = pick_precision(None if precision == "auto" else precision, wanted.dtype, first)
         card = replace(Card.of(first), dtype=kind)
-        return plan_for(folder, card, precision, wanted.offload).setup
+        return plan_for(folder, card, precision, wanted.offload, tensor=tensor).setup
     kind, packed = pick_precision(None if precision == "auto" else precision, wanted.dtype, first)
     setup = Setup(packed or _NAMES[kind], kind, parts, slots=FEWEST_SLOTS if {"und", "gen"} & set(parts) else 0)
     if first.type == "cuda":
@@ -111,13 +135,14 @@ def plan_for(
     precision: str | None = None,
     offload: str | Sequence[str] | None = None,
     demand: Demand | None = None,
+    tensor: int = 1,
 ) -> Plan:
     """The plan of a folder on a card, a packed one in what it was packed. demand: one picture at the checkpoint's
-    own size, unless given. Raises MemoryPlanError."""
+    own size, unless given; tensor: cards that share every layer. Raises MemoryPlanError."""
     precision = _stored_precision(folder, Wanted(precision=precision)) or precision
     config = read_config(folder)
     tokens = len(read_tokenizer(folder))
-    return choose(config, card, demand or usual_demand(config), precision, _words(offload), tokens)
+    return choose(config, card, demand or usual_demand(config), precision, _words(offload), tokens, tensor)
 
 
 def usual_demand(config: ModelConfig) -> Demand:
@@ -141,11 +166,12 @@ def _stored_precision(folder: Path, wanted: Wanted) -> str | None:
     return stored
 
 
-def _quantise_and_place(checkpoint: Checkpoint, precision: str, device: torch.device, where: Place) -> None:
-    """Quantises a model that lies on the host, a module at a time on the device, and puts all in its place."""
+def _quantise_and_place(checkpoint: Checkpoint, precision: str | None, device: torch.device, where: Place) -> None:
+    """Quantises a model that lies on the host, if asked to, a module at a time on the device, and puts all in its
+    place."""
     model = checkpoint.model
     for name, owner in list(model.named_modules()):
-        if is_quantised(model, owner, precision):
+        if precision is not None and is_quantised(model, owner, precision):
             packed = quantised(model, owner.to(device), precision)
             assert packed is not None
             replace_module(model, owner, packed.to(where(f"{name}.weight")))

@@ -20,6 +20,7 @@ from bagel.infer.inputs import ImageLike, as_inputs, as_list, as_prompts, check_
 from bagel.infer.loading import Device, Wanted, load_runtime
 from bagel.infer.result import Result
 from bagel.infer.session import Progress, Session
+from bagel.infer.together import load_together
 from bagel.lora_files import Lora
 from bagel.memory.place import is_whole
 from bagel.model.config import ModelConfig
@@ -44,21 +45,27 @@ class Bagel:
         precision: str | None = None,
         offload: str | Sequence[str] | None = None,
         lora: Lora | None = None,
+        parallel: str | None = None,
         report: checkpoints.Report | None = None,
     ) -> Bagel:
         """model: a folder in the official layout or a packed one, a file of weights in such a folder (safetensors
         or GGUF), `mini` (the embedded model), or a hub name that was downloaded before; nothing is fetched.
-        device: one, or several GPUs ("cuda:0,cuda:1") that share the layers. precision: bf16, fp16, fp32, fp8,
-        int8 or nf4, the numbers the weights are kept in, or auto, the first that fits; it wins over dtype.
-        offload: parts that are kept on the host (und, gen, vit, vae, embed, head), or auto, as few as need be.
-        lora: an adapter folder, or a list of folders and (folder, weight), merged into the weights. report: called
-        with (bytes read, bytes in all).
+        device: one, or several GPUs ("cuda:0,cuda:1"). parallel: how several share the work: layers (unless
+        given), branches, rows, tensor, a product like branches=2,tensor=2, or auto (see docs/memory.md); all but
+        layers run in a process for each device. precision: bf16, fp16, fp32, fp8, int8 or nf4, the numbers the
+        weights are kept in, or auto, the first that fits; it wins over dtype. offload: parts that are kept on the
+        host (und, gen, vit, vae, embed, head), or auto, as few as need be. lora: an adapter folder, or a list of
+        folders and (folder, weight), merged into the weights. report: called with (bytes read, bytes in all).
+
+        Under torchrun, with `parallel`, every rank calls this; the first goes on, the others serve it and end with it.
 
         On a GPU the memory is planned first; nothing goes to the host and no precision is lowered unless asked.
 
         Raises CheckpointError, DeviceError, InputError, or MemoryPlanError with the setups that would fit.
         """
-        return cls(load_runtime(find_model(model), Wanted(device, dtype, precision, offload, lora), report))
+        wanted = Wanted(device, dtype, precision, offload, lora, parallel)
+        load = load_runtime if parallel is None else load_together
+        return cls(load(find_model(model), wanted, report))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the weights as they are: an official folder, or a packed one in fp8, int8 or nf4, which loads
@@ -66,6 +73,11 @@ class Bagel:
         if not is_whole(self.runtime.checkpoint):
             raise InputError("parts of the model are on the host or on several devices; load it whole to save it.")
         checkpoints.save(Path(folder), self.runtime.checkpoint)
+
+    def close(self) -> None:
+        """Ends the processes that run other GPUs for this model; without them nothing is to close. It also happens
+        when the model is dropped, and at exit."""
+        self.runtime.engine.close()
 
     @property
     def config(self) -> ModelConfig:

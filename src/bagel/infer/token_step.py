@@ -44,7 +44,7 @@ class TokenStep:
     def __init__(self, model: BagelModel) -> None:
         self.model = model
         self._graphs: dict[int, _Graph] = {}
-        self._spare = Store(model.config.llm, 1, model.dtype, model.device)
+        self._spare = Store(model.local, 1, model.dtype, model.device)
 
     def __call__(self, tokens: Sequence[tuple[Context, int]]) -> tuple[Tensor, Tensor]:
         """Writes each token's keys and values behind its context's; the caller advances the contexts.
@@ -71,7 +71,7 @@ class _Graph:
         self.idle = [0, 0, spare.tensor.data_ptr(), 0, spare.capacity]
         self.host = torch.tensor([self.idle] * rows, dtype=torch.int64).t().contiguous().pin_memory()
         self.state = self.host.to(model.device)
-        self.attention = TokenAttention(self.state, model.config.llm.num_key_value_heads)
+        self.attention = TokenAttention(self.state, model.local.num_key_value_heads)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # compiles the kernels and fills the library's workspaces before the capture
@@ -79,7 +79,8 @@ class _Graph:
                 self._step()
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        # Other threads (those of NCCL) may ask the GPU something meanwhile.
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             self.out = self._step()
 
     def _step(self) -> tuple[Tensor, Tensor]:

@@ -59,7 +59,9 @@ def arrange(checkpoint: Checkpoint, setup: Setup, device: torch.device) -> None:
 
 
 def is_whole(checkpoint: Checkpoint) -> bool:
-    """Whether a model is as it was loaded, so that it can be written."""
+    """Whether a model is as it is stored, so that it can be written."""
+    if checkpoint.model.local.num_key_value_heads != checkpoint.config.llm.num_key_value_heads:
+        return False
     moved = (Visiting, HostRows, StreamedBlock, Stage)
     return not any(isinstance(m, moved) for part in (checkpoint.model, checkpoint.vae) for m in part.modules())
 

@@ -19,6 +19,7 @@ from bagel.memory.cards import Card
 from bagel.memory.sizes import GIB, Demand, Weights, phases, weights_of
 from bagel.memory.stream import fetched
 from bagel.model.config import Layers, ModelConfig
+from bagel.parallel.shares import Cut
 
 OFFLOADABLE = ("und", "gen", "vit", "vae", "embed", "head")
 AUTO: tuple[tuple[str, ...], ...] = (
@@ -39,13 +40,15 @@ _VISITS = {"vit": ("read",), "vae": ("encode", "decode"), "head": ("write",)}
 @dataclass(frozen=True)
 class Setup:
     """precision: as in `bagel.devices.PRECISIONS`; dtype: what is computed in; offload: parts on the host; tile:
-    side in pixels of the autoencoder's tiles, 0 for whole pictures; slots: of streamed layers."""
+    side in pixels of the autoencoder's tiles, 0 for whole pictures; slots: of streamed layers; tensor: cards that
+    share every layer."""
 
     precision: str
     dtype: torch.dtype
     offload: tuple[str, ...] = ()
     tile: int = 0
     slots: int = 0
+    tensor: int = 1
 
     @property
     def packed(self) -> str | None:
@@ -58,7 +61,8 @@ class Setup:
     @property
     def words(self) -> str:
         offload = f", offload {','.join(self.offload)}" if self.offload else ""
-        return f"precision {self.precision}{offload}"
+        shared = f", layers shared by {self.tensor} cards" if self.tensor > 1 else ""
+        return f"precision {self.precision}{offload}{shared}"
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,8 @@ def headroom(work: int) -> int:
 
 def plan(config: ModelConfig, card: Card, demand: Demand, setup: Setup, num_tokens: int = 0) -> Plan:
     """The numbers of one setup, with as many slots as fit, whether it fits or not."""
-    weights = weights_of(config, setup.dtype, setup.packed, num_tokens)
+    weights = weights_of(config, setup.dtype, setup.packed, num_tokens).shared(setup.tensor)
+    config = replace(config, llm=Cut(0, setup.tensor).config(config.llm))
     widened = setup.packed in ("int8", "nf4") or (setup.packed == "fp8" and not card.fp8)
     found = phases(config, demand, setup.dtype, widened=widened, tile=setup.tile)
     resident = sum(size for part, size in weights.parts.items() if part not in setup.offload)
@@ -132,19 +137,21 @@ def choose(
     precision: str | None = None,
     offload: str | tuple[str, ...] | None = None,
     num_tokens: int = 0,
+    tensor: int = 1,
 ) -> Plan:
     """The plan that was asked for, or the first that fits of what was left to us: precision "auto", offload
     "auto". Raises MemoryPlanError with the setups that would fit, InputError for an unknown part."""
-    tried = [plan(config, card, demand, setup, num_tokens) for setup in _asked(card, precision, offload)]
+    asked = (replace(setup, tensor=tensor) for setup in _asked(card, precision, offload))
+    tried = [plan(config, card, demand, setup, num_tokens) for setup in asked]
     for one in tried:
         if one.fits:
             return one
-    raise MemoryPlanError(refusal(tried[-1], list(alternatives(config, card, demand, num_tokens))))
+    raise MemoryPlanError(refusal(tried[-1], list(alternatives(config, card, demand, num_tokens, tensor))))
 
 
-def setup_for(card: Card, precision: str, offload: tuple[str, ...] = (), tile: int = 0) -> Setup:
+def setup_for(card: Card, precision: str, offload: tuple[str, ...] = (), tile: int = 0, tensor: int = 1) -> Setup:
     dtype = card.dtype if precision in PACKED_PRECISIONS else DTYPES[precision]
-    return Setup(precision, dtype, offload, tile)
+    return Setup(precision, dtype, offload, tile, tensor=tensor)
 
 
 def own_precision(card: Card) -> str:
@@ -177,18 +184,21 @@ def _smaller(card: Card) -> tuple[str, ...]:
     return ("fp8", "int8", "nf4") if card.fp8 else ("int8", "nf4")
 
 
-def alternatives(config: ModelConfig, card: Card, demand: Demand, num_tokens: int = 0) -> Iterator[Plan]:
+def alternatives(
+    config: ModelConfig, card: Card, demand: Demand, num_tokens: int = 0, tensor: int = 1
+) -> Iterator[Plan]:
     """The setups we would recommend on this card, the best first, that fit: each precision on the card, then
     the smallest and the exact one with as little on the host as need be."""
     exact = own_precision(card)
-    resident = [plan(config, card, demand, setup_for(card, p), num_tokens) for p in (exact, *_smaller(card))]
+    precisions = (exact, *_smaller(card))
+    resident = [plan(config, card, demand, setup_for(card, p, tensor=tensor), num_tokens) for p in precisions]
     fitting = [one for one in resident if one.fits]
     yield from fitting
     for precision in ("nf4", exact):
         if any(one.setup.precision == precision for one in fitting):
             continue
         tried = (
-            plan(config, card, demand, setup_for(card, precision, parts, tile), num_tokens)
+            plan(config, card, demand, setup_for(card, precision, parts, tile, tensor), num_tokens)
             for tile in (0, TILE)
             for parts in AUTO[1:]
         )

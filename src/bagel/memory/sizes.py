@@ -46,6 +46,11 @@ class Weights:
     def total(self) -> int:
         return sum(self.parts.values())
 
+    def shared(self, count: int) -> Weights:
+        """Of one of `count` cards that share every layer."""
+        parts = {part: size // count if part in ("und", "gen") else size for part, size in self.parts.items()}
+        return replace(self, parts=parts, layer=self.layer // count)
+
 
 def weights_of(config: ModelConfig, dtype: torch.dtype, precision: str | None, num_tokens: int = 0) -> Weights:
     """precision: fp8, int8 or nf4; None keeps all in `dtype`."""

@@ -38,6 +38,7 @@ class BagelModel(nn.Module):
         self.compute_dtype: torch.dtype | None = None
         self.capturable = True  # the weights stay where they are, so that a pass may become a graph
         self.layer_devices: tuple[torch.device, ...] | None = None  # of every layer, where they are spread
+        self.local = config.llm  # of the decoder here, which may hold a share of every layer's heads
         width = config.llm.hidden_size
         self.embed = nn.Embedding(config.llm.vocab_size, width)
         self.vit = ViT(config.vit)

@@ -9,6 +9,9 @@ Letters: U und tokens, G gen tokens, T either, N query heads, M key/value heads,
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +21,19 @@ from bagel.model.kernels import norm_and_rotate
 from bagel.model.layers import RMSNorm, Rotary, SwiGLU, add_linear, norm_then
 
 Angles = tuple[Tensor, Tensor]
+
+
+class Share(Protocol):
+    """Some of a layer's heads and of its MLP's inner numbers; others hold the rest. `adds`: whether this one's
+    products carry the residual stream, as one of them must."""
+
+    adds: bool
+
+    def slices(self, rows: int) -> list[slice]:
+        """How many rows are summed at a time."""
+
+    def sum(self, x: Tensor) -> Callable[[], object]:
+        """Begins to sum x over all shares, in place; the call of what is returned waits for it."""
 
 
 class Expert(nn.Module):
@@ -35,6 +51,7 @@ class Expert(nn.Module):
         self.o = nn.Linear(config.num_attention_heads * self.head_dim, width, bias=False)
         self.post_norm = RMSNorm(width, config.rms_norm_eps)
         self.mlp = SwiGLU(width, config.intermediate_size)
+        self.share: Share | None = None  # set where the weights here are a share of the layer's
 
     def project(self, x: Tensor, angles: Angles) -> QKV:
         """x [T, D] -> normalised, rotated queries and keys, and values."""
@@ -50,8 +67,27 @@ class Expert(nn.Module):
         """Adds what attention gave [T, N, H] and the MLP's answer to the residual stream x [T, D]."""
         if _idle(x):
             return x
+        if self.share is not None:
+            return self._finish_shared(x, attended.flatten(1), self.share)
         x = add_linear(x, self.o, attended.flatten(1))
         return self.mlp.add_to(x, self.post_norm)
+
+    def _finish_shared(self, x: Tensor, attended: Tensor, share: Share) -> Tensor:
+        """Slice by slice: while one is summed, the next is computed."""
+        rows = share.slices(len(x))
+        streams: list[Tensor] = []
+        sums: list[Callable[[], object]] = []
+        for some in rows:
+            streams.append(add_linear(x[some] if share.adds else None, self.o, attended[some]))
+            sums.append(share.sum(streams[-1]))
+        done: list[Callable[[], object]] = []
+        for number, wait in enumerate(sums):
+            wait()
+            streams[number] = self.mlp.add_to(streams[number], self.post_norm, add=share.adds)
+            done.append(share.sum(streams[number]))
+        for wait in done:
+            wait()
+        return streams[0] if len(streams) == 1 else torch.cat(streams)
 
     def share_all_but_mlp(self, other: Expert) -> None:
         for name, module in other.named_children():
@@ -83,8 +119,31 @@ class Block(nn.Module):
         return self.und.finish(und, und_seen), self.gen.finish(gen, gen_seen)
 
 
+class Through(Protocol):
+    """A way through the layers, for rows that several processes share out: see `bagel.parallel.rows`."""
+
+    def __call__(
+        self,
+        layers: Iterable[nn.Module],
+        und: Tensor,
+        gen: Tensor,
+        und_angles: Angles,
+        gen_angles: Angles,
+        attend: Attend,
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+def one_by_one(
+    layers: Iterable[nn.Module], und: Tensor, gen: Tensor, und_angles: Angles, gen_angles: Angles, attend: Attend
+) -> tuple[Tensor, Tensor]:
+    """Every layer in turn."""
+    for block in layers:
+        und, gen = block(und, gen, und_angles, gen_angles, attend)
+    return und, gen
+
+
 class Decoder(nn.Module):
-    """The layers and the final norms."""
+    """The layers and the final norms. through: how a pass goes through them."""
 
     def __init__(self, config: LLMConfig) -> None:
         super().__init__()
@@ -93,6 +152,7 @@ class Decoder(nn.Module):
         self.und_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         dense = config.layers is Layers.DENSE
         self.gen_norm = self.und_norm if dense else RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.through: Through = one_by_one
 
     def forward(self, und: Tensor, gen: Tensor, position: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
         """und [U, D], gen [G, D], position int64 [U + G] -> the residual stream after the last layer, before
@@ -100,6 +160,4 @@ class Decoder(nn.Module):
         cos, sin = self.rotary(position)
         split = len(und)
         und_angles, gen_angles = (cos[:split], sin[:split]), (cos[split:], sin[split:])
-        for block in self.layers:
-            und, gen = block(und, gen, und_angles, gen_angles, attend)
-        return und, gen
+        return self.through(self.layers, und, gen, und_angles, gen_angles, attend)

@@ -52,18 +52,19 @@ def norm_linear(x: Tensor, norm: Norm, weight: Weight, bias: Tensor | None = Non
     return linear(rms_norm(x, *norm), weight, bias)
 
 
-def mlp(x: Tensor, norm: Norm, gate_up: Weight, down: Weight) -> Tensor:
-    """x + swiglu(rms_norm(x) gate_up^T) down^T: x [T, D], gate_up [2 I, D], down [D, I] -> [T, D]."""
+def mlp(x: Tensor, norm: Norm, gate_up: Weight, down: Weight, *, add: bool = True) -> Tensor:
+    """x + swiglu(rms_norm(x) gate_up^T) down^T: x [T, D], gate_up [2 I, D], down [D, I] -> [T, D]. add: whether
+    with the x in front."""
     if _streams(x, gate_up):
-        return linear(_few_rows(x, gate_up, norm=norm, gated=True), down, add=x)
+        return linear(_few_rows(x, gate_up, norm=norm, gated=True), down, add=x if add else None)
     if not (isinstance(gate_up, Fp8Weight) and _multiplies_fp8(x)):
         gate_up, down = _wide(x, gate_up), _wide(x, down)  # once for all slices
     if len(x) > _MAX_MLP_ROWS and not torch.is_grad_enabled():
-        return torch.cat([mlp(part, norm, gate_up, down) for part in x.split(_MLP_SLICE)])
+        return torch.cat([mlp(part, norm, gate_up, down, add=add) for part in x.split(_MLP_SLICE)])
     inner = norm_linear(x, norm, gate_up)
     if isinstance(down, Fp8Weight) and _multiplies_fp8(x):
-        return _fp8_product(_triton_fp8().swiglu(inner), down, x.dtype, add=x)
-    return linear(swiglu(inner), down, add=x)
+        return _fp8_product(_triton_fp8().swiglu(inner), down, x.dtype, add=x if add else None)
+    return linear(swiglu(inner), down, add=x if add else None)
 
 
 def _streams(x: Tensor, weight: Weight) -> bool:

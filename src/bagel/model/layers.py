@@ -60,11 +60,11 @@ class SwiGLU(nn.Module):
         self.gate_up = nn.Linear(width, 2 * inner, bias=False)
         self.down = nn.Linear(inner, width, bias=False)
 
-    def add_to(self, x: Tensor, norm: RMSNorm) -> Tensor:
-        """x + mlp(norm(x)): x [T, D]."""
+    def add_to(self, x: Tensor, norm: RMSNorm, *, add: bool = True) -> Tensor:
+        """x + mlp(norm(x)): x [T, D]; mlp(norm(x)) alone without `add`."""
         if _plain(self.gate_up) and _plain(self.down):
-            return kernels.mlp(x, (norm.weight, norm.eps), self.gate_up.weight, self.down.weight)
-        return add_linear(x, self.down, kernels.swiglu(norm_then(x, norm, self.gate_up)))
+            return kernels.mlp(x, (norm.weight, norm.eps), self.gate_up.weight, self.down.weight, add=add)
+        return add_linear(x if add else None, self.down, kernels.swiglu(norm_then(x, norm, self.gate_up)))
 
 
 def norm_then(x: Tensor, norm: RMSNorm, linear: nn.Linear) -> Tensor:
@@ -74,11 +74,11 @@ def norm_then(x: Tensor, norm: RMSNorm, linear: nn.Linear) -> Tensor:
     return linear(norm(x))
 
 
-def add_linear(x: Tensor, linear: nn.Linear, y: Tensor) -> Tensor:
-    """x + linear(y)."""
+def add_linear(x: Tensor | None, linear: nn.Linear, y: Tensor) -> Tensor:
+    """x + linear(y), or linear(y) without an x."""
     if _plain(linear):
         return kernels.linear(y, linear.weight, linear.bias, add=x)
-    return x + linear(y)
+    return linear(y) if x is None else x + linear(y)
 
 
 def _plain(linear: nn.Linear) -> bool:
