@@ -19,11 +19,11 @@ from bagel.memory.sizes import Demand
 from bagel.model.attention import PackAttention
 from bagel.model.config import Layers
 from bagel.model.quantise import quantise
+from bagel.model.published import SEVEN_B
 from bagel.pack import LatentPart, PackRules, TextPart, VitPart, pack
 from bagel.parallel import shares
 from bagel.parallel.grid import Grid, candidates, check, parse
 from bagel.parallel.shares import Cut, cut_model, experts
-from bagel.train.bench.shapes import FULL, SO400M
 from conftest import error
 from make_checkpoint import config, made
 
@@ -166,8 +166,8 @@ def test_grids():
     assert grid.groups("tensor") == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert grid.groups("rows") == [[0, 2], [1, 3], [4, 6], [5, 7]]
     assert grid.groups("branches") == [[0, 4], [1, 5], [2, 6], [3, 7]]
-    assert candidates(4, FULL) == [Grid(rows=4), Grid(rows=2, tensor=2), Grid(tensor=4)]
-    assert candidates(8, FULL)[-1] == Grid(rows=2, tensor=4)
+    assert candidates(4, SEVEN_B.llm) == [Grid(rows=4), Grid(rows=2, tensor=2), Grid(tensor=4)]
+    assert candidates(8, SEVEN_B.llm)[-1] == Grid(rows=2, tensor=4)
     assert Grid(rows=2, tensor=4).words == "rows=2,tensor=4"
 
 
@@ -181,16 +181,14 @@ def test_wrong_grids(words, count, said):
 
 
 def test_layers_are_shared_by_key_heads():
-    assert check(Grid(tensor=4), FULL).tensor == 4
+    assert check(Grid(tensor=4), SEVEN_B.llm).tensor == 4
     with pytest.raises(InputError, match="4 key heads"):
-        check(Grid(tensor=8), FULL)
+        check(Grid(tensor=8), SEVEN_B.llm)
 
 
 def test_plan_of_shared_layers():
     """bf16 does not fit one card of 24 GB, but two that share the layers."""
-    from bagel.model.config import ModelConfig
-
-    sizes, card = ModelConfig(llm=FULL, vit=SO400M), Card.imagined("24")
+    sizes, card = SEVEN_B, Card.imagined("24")
     demand = Demand.of(sizes, "draw")
     with pytest.raises(MemoryPlanError):
         choose(sizes, card, demand, "bf16")
