@@ -18,8 +18,8 @@ from bagel.memory.plan import MemoryPlanError, choose
 from bagel.memory.sizes import Demand
 from bagel.model.attention import PackAttention
 from bagel.model.config import Layers
-from bagel.model.quantise import quantise
 from bagel.model.published import SEVEN_B
+from bagel.model.quantise import quantise
 from bagel.pack import LatentPart, PackRules, TextPart, VitPart, pack
 from bagel.parallel import shares
 from bagel.parallel.grid import Grid, candidates, check, parse
