@@ -88,7 +88,7 @@ def shell(desk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
         said, _, command = line.rpartition(" | ")
         monkeypatch.setattr(sys, "stdin", io.StringIO(said.removeprefix("echo ").strip('"') + "\n"))
         program, *words = shlex.split(command, comments=True)
-        check_word = {"make": _make, "pip": _pip, "python": _script}.get(program)
+        check_word = {"make": _make, "pip": _pip, "python": _script, "docker": _compose}.get(program)
         if check_word:
             check_word(words)
             return 0, ""
@@ -113,6 +113,11 @@ def _pip(words: list[str]) -> None:
     for extra in re.findall(r"\[(.*?)\]", " ".join(words)):
         for name in extra.split(","):
             assert re.search(rf"^{name} = \[", read("pyproject.toml"), re.MULTILINE), f"no extra {name}"
+
+
+def _compose(words: list[str]) -> None:
+    assert words[:2] == ["compose", "up"]
+    assert re.search(rf"^  {words[2]}:", read("compose.yaml"), re.MULTILINE), f"no service {words[2]}"
 
 
 def _script(words: list[str]) -> None:
