@@ -162,6 +162,7 @@ class Stream:
     def _fetch(self, unit: Unit) -> None:
         slot = self._slot[id(unit)]
         if slot.holds is unit:
+            unit.bind(slot.memory)  # a pass that broke off may have left it in two slots
             return
         slot.holds = unit
         self.fetched += unit.size
