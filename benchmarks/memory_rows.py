@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from seven_b import CONFIG, picture
 from torch import nn
 
 from bagel import Bagel, checkpoint
+from bagel.bench.jobs import noise_picture
 from bagel.infer.conversation import Runtime
 from bagel.infer.engine import Read
 from bagel.infer.image import ImageStep
@@ -25,6 +25,7 @@ from bagel.memory.place import arrange, placer
 from bagel.memory.plan import Plan, choose
 from bagel.memory.sizes import GIB, Demand
 from bagel.memory.stream import StreamedBlock
+from bagel.model.published import SEVEN_B
 from bagel.model.quantise import is_quantised, quantised, replace_module
 from bagel.pack import LatentPart, TextPart
 from bagel.tokens import Tokenizer
@@ -73,7 +74,7 @@ ROWS = {
 def planned(row: Row) -> Plan:
     """What the planner gives a card of that size. Needs no GPU."""
     card = Card.imagined(f"{row.card:g}") if row.card else Card("the whole GPU", 79 * GIB, 78 * GIB)
-    return choose(CONFIG, card, Demand.of(CONFIG, row.job), row.precision, row.offload)
+    return choose(SEVEN_B, card, Demand.of(SEVEN_B, row.job), row.precision, row.offload)
 
 
 def grouped(names: list[str]) -> list[list[str]]:
@@ -92,7 +93,7 @@ def random_model(plan: Plan) -> checkpoint.Checkpoint:
     """As `checkpoint.load` does it: a tensor at a time, quantised on the GPU, then to its place."""
     torch.manual_seed(0)
     setup = plan.setup
-    model, vae = checkpoint.build(CONFIG)
+    model, vae = checkpoint.build(SEVEN_B)
     where = placer(setup, DEVICE)
     for prefix, module in (("", model), ("vae.", vae)):
         for name, owner in list(module.named_modules()):
@@ -111,7 +112,7 @@ def random_model(plan: Plan) -> checkpoint.Checkpoint:
                 assert packed is not None
                 replace_module(model, owner, packed.to(where(f"{name}.weight")))
                 owner._parameters.clear()
-    return checkpoint.Checkpoint(CONFIG, model, vae, Tokenizer.from_folder(find_model("mini")))
+    return checkpoint.Checkpoint(SEVEN_B, model, vae, Tokenizer.from_folder(find_model("mini")))
 
 
 def ready(row: Row, plan: Plan, folder: Path | None) -> tuple[Bagel, dict[str, Any]]:
@@ -166,7 +167,7 @@ class Updates:
 def job(bagel: Bagel, row: Row, timesteps: int, progress: Any = None) -> Any:
     options: dict[str, Any] = {"seed": 1, "num_timesteps": timesteps, "progress": progress}
     if row.job == "edit":
-        return bagel.edit(picture(), "make it night", **options)
+        return bagel.edit(noise_picture(1024), "make it night", **options)
     return bagel.draw("a red cube on a table", **options)
 
 
@@ -253,7 +254,7 @@ def link() -> dict[str, Any]:
 def velocity(bagel: Bagel) -> torch.Tensor:
     """Of one update of a picture of 512 x 512: the same random weights and noise in every precision."""
     engine, model, tokenizer = bagel.runtime.engine, bagel.runtime.checkpoint.model, bagel.runtime.checkpoint.tokenizer
-    noise = torch.randn(1024, CONFIG.latent_width, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(1024, SEVEN_B.latent_width, generator=torch.Generator().manual_seed(1))
     context = engine.new_context()
     engine.forward([Read(context, TextPart(tokenizer.segment("a red cube on a table")))])
     part = LatentPart(noise.to(DEVICE), (32, 32), 0.7, noised=True)

@@ -28,6 +28,39 @@ def test_nf4_is_widened_as_it_is_meant(outputs, inputs):
     assert distance(widen(weight, torch.bfloat16), weight.wide(torch.float32)) < 3e-3
 
 
+def test_int8_is_widened_as_it_is_meant():
+    from bagel.model.triton_int8 import widen
+
+    weight = quantise_int8(torch.randn(77, 3584, device=CUDA) * 0.02)
+    assert torch.equal(widen(weight, torch.float32), weight.wide(torch.float32))
+    assert distance(widen(weight, torch.bfloat16), weight.wide(torch.float32)) < 3e-3
+
+
+@pytest.mark.parametrize("rows", [17, 64, 300])
+@pytest.mark.parametrize(("outputs", "inputs"), [(200, 384), (768, 3584)])
+def test_many_rows_meet_int8_weights_in_int8(rows, outputs, inputs):
+    """Outliers in one group of inputs leave the others as they are."""
+    from bagel.model.kernels import linear, mlp, norm_linear
+
+    x = torch.randn(rows, inputs, device=CUDA).bfloat16()
+    x[3, 7] = 500.0
+    norm = torch.rand(inputs, device=CUDA).bfloat16(), 1e-6
+    weight, down = (
+        quantise_int8(torch.randn(*shape, device=CUDA) * 0.02) for shape in ((outputs, inputs), (inputs, outputs // 2))
+    )
+    bias, add = torch.randn(outputs, device=CUDA).bfloat16(), torch.randn(rows, outputs, device=CUDA).bfloat16()
+    whole, narrow = weight.wide(torch.float64), down.wide(torch.float64)
+    normed = torch.nn.functional.rms_norm(x.double(), (inputs,), norm[0].double(), 1e-6)
+    gate, up = (normed @ whole.t()).chunk(2, dim=1)
+    with torch.inference_mode():
+        found, wanted = linear(x, weight, bias, add), x.double() @ whole.t() + bias + add
+        assert distance(found[4:], wanted[4:]) < 1.5e-2
+        assert distance(found, wanted) < 2e-2
+        assert distance(norm_linear(x, norm, weight, bias), normed @ whole.t() + bias) < 1.5e-2
+        wanted = x.double() + (torch.nn.functional.silu(gate) * up) @ narrow.t()
+        assert distance(mlp(x, norm, weight, down), wanted) < 2e-2
+
+
 @pytest.mark.parametrize("rows", [1, 2, 5, 16])
 @pytest.mark.parametrize("pack", [quantise_int8, quantise_nf4])
 def test_few_rows_meet_packed_weights(rows, pack):

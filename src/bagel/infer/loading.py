@@ -185,7 +185,8 @@ def _quantise_and_place(checkpoint: Checkpoint, precision: str | None, device: t
 def measure_room(runtime: Runtime, setup: Setup) -> None:
     """What a request's demand depends on besides its numbers."""
     runtime.room.tile = setup.tile
-    runtime.room.widened = setup.packed in ("int8", "nf4")
+    device = runtime.checkpoint.model.device
+    runtime.room.widened = device.type == "cuda" and Card.of(device).widens(setup.packed)
     model, vae = runtime.checkpoint.model, runtime.checkpoint.vae
     visitors = {"vit": model.vit, "vae": vae, "head": model.lm_head}
     sizes = [

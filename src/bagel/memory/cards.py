@@ -10,6 +10,8 @@ import torch
 from bagel.devices import pick_device, pick_dtype
 from bagel.errors import InputError
 from bagel.memory.sizes import GIB
+from bagel.model.fp8 import can_multiply
+from bagel.model.packed import multiplies_int8
 
 DRIVER = int(0.6 * GIB)
 """What an imagined card has lost to the driver and the process's own context before the first tensor."""
@@ -17,24 +19,29 @@ DRIVER = int(0.6 * GIB)
 
 @dataclass(frozen=True)
 class Card:
-    """total, free: bytes; dtype: what it computes in by itself; fp8: whether it multiplies fp8."""
+    """total, free: bytes; dtype: what it computes in by itself; fp8, int8: whether it multiplies them."""
 
     name: str
     total: int
     free: int
     dtype: torch.dtype = torch.bfloat16
     fp8: bool = True
+    int8: bool = True
+
+    def widens(self, packed: str | None) -> bool:
+        """Whether weights in these few bits become wide for a product of many rows."""
+        return packed == "nf4" or (packed == "fp8" and not self.fp8) or (packed == "int8" and not self.int8)
 
     @classmethod
     def of(cls, device: torch.device) -> Card:
         """A GPU, with what other processes leave free and what this one holds without using it."""
         free, total = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        able = torch.cuda.get_device_capability(device) >= (8, 9)
         fraction = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)  # newer than PyTorch 2.5
         allowed = int(total * fraction(device))
         free = min(free + unused, allowed - torch.cuda.memory_allocated(device))
-        return cls(torch.cuda.get_device_name(device), total, free, pick_dtype("auto", device), able)
+        name, kind = torch.cuda.get_device_name(device), pick_dtype("auto", device)
+        return cls(name, total, free, kind, can_multiply(device), multiplies_int8(device))
 
     @classmethod
     def imagined(cls, size: str) -> Card:
@@ -45,7 +52,8 @@ class Card:
             raise InputError(f"card {size!r} is unknown; give its gigabytes, like 24, 16-nofp8 or 16-fp16.")
         total = int(float(found[1]) * GIB)
         kind = torch.float16 if found[2] == "-fp16" else torch.bfloat16
-        return cls(f"a {found[1]} GB card", total, total - DRIVER, kind, found[2] is None)
+        bf16 = kind is torch.bfloat16
+        return cls(f"a {found[1]} GB card", total, total - DRIVER, kind, found[2] is None, bf16)
 
 
 def card_of(size: str | None, device: str) -> Card:

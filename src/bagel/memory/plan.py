@@ -111,7 +111,7 @@ def plan(config: ModelConfig, card: Card, demand: Demand, setup: Setup, num_toke
     """The numbers of one setup, with as many slots as fit, whether it fits or not."""
     weights = weights_of(config, setup.dtype, setup.packed, num_tokens).shared(setup.tensor)
     config = replace(config, llm=Cut(0, setup.tensor).config(config.llm))
-    widened = setup.packed in ("int8", "nf4") or (setup.packed == "fp8" and not card.fp8)
+    widened = card.widens(setup.packed)
     found = phases(config, demand, setup.dtype, widened=widened, tile=setup.tile)
     resident = sum(size for part, size in weights.parts.items() if part not in setup.offload)
     for part, when in _VISITS.items():

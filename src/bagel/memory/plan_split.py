@@ -16,7 +16,7 @@ from bagel.model.config import ModelConfig
 def split_peaks(config: ModelConfig, cards: Sequence[Card], demand: Demand, setup: Setup) -> list[int]:
     """Expected peak of each device."""
     weights = weights_of(config, setup.dtype, setup.packed)
-    widened = setup.packed in ("int8", "nf4") or (setup.packed == "fp8" and not all(card.fp8 for card in cards))
+    widened = any(card.widens(setup.packed) for card in cards)
     work = phases(config, demand, setup.dtype, widened=widened)
     layers = weights.parts["und"] + weights.parts["gen"]
     _, held = held_bytes(config, demand, setup.dtype)

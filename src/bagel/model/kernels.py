@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bagel.model.fp8 import Fp8Weight, can_multiply
-from bagel.model.packed import Int8Weight, Nf4Weight
+from bagel.model.packed import Int8Weight, Nf4Weight, multiplies_int8
 
 Weight = Tensor | Fp8Weight | Int8Weight | Nf4Weight
 Norm = tuple[Tensor, float]
@@ -35,8 +35,8 @@ def linear(x: Tensor, weight: Weight, bias: Tensor | None = None, add: Tensor | 
     """x W^T + bias + add: x [T, K], weight [N, K], add [T, N] -> [T, N]."""
     if _streams(x, weight):
         return _few_rows(x, weight, bias, add)
-    if isinstance(weight, Fp8Weight) and _multiplies_fp8(x):
-        return _fp8_product(_triton_fp8().quantise(x), weight, x.dtype, bias, add)
+    if narrow := _narrow(x, weight):
+        return narrow.product(narrow.quantise(x), weight, x.dtype, bias, add)
     weight = _wide(x, weight)
     if add is None:
         return F.linear(x, weight, bias)
@@ -47,8 +47,8 @@ def norm_linear(x: Tensor, norm: Norm, weight: Weight, bias: Tensor | None = Non
     """`linear` of the RMS-normalised x."""
     if _streams(x, weight):
         return _few_rows(x, weight, bias, norm=norm)
-    if isinstance(weight, Fp8Weight) and _multiplies_fp8(x):
-        return _fp8_product(_triton_fp8().quantise(x, norm), weight, x.dtype, bias)
+    if narrow := _narrow(x, weight):
+        return narrow.product(narrow.quantise(x, norm), weight, x.dtype, bias)
     return linear(rms_norm(x, *norm), weight, bias)
 
 
@@ -57,13 +57,14 @@ def mlp(x: Tensor, norm: Norm, gate_up: Weight, down: Weight, *, add: bool = Tru
     with the x in front."""
     if _streams(x, gate_up):
         return linear(_few_rows(x, gate_up, norm=norm, gated=True), down, add=x if add else None)
-    if not (isinstance(gate_up, Fp8Weight) and _multiplies_fp8(x)):
+    narrow = _narrow(x, gate_up) and _narrow(x, down)
+    if not narrow:
         gate_up, down = _wide(x, gate_up), _wide(x, down)  # once for all slices
     if len(x) > _MAX_MLP_ROWS and not torch.is_grad_enabled():
         return torch.cat([mlp(part, norm, gate_up, down, add=add) for part in x.split(_MLP_SLICE)])
     inner = norm_linear(x, norm, gate_up)
-    if isinstance(down, Fp8Weight) and _multiplies_fp8(x):
-        return _fp8_product(_triton_fp8().swiglu(inner), down, x.dtype, add=x if add else None)
+    if narrow:
+        return narrow.product(narrow.swiglu(inner), down, x.dtype, add=x if add else None)
     return linear(swiglu(inner), down, add=x if add else None)
 
 
@@ -74,8 +75,9 @@ def _streams(x: Tensor, weight: Weight) -> bool:
 
 def _wide(x: Tensor, weight: Weight) -> Tensor:
     """A packed weight in the numbers of x."""
-    if isinstance(weight, Nf4Weight) and _fused(x):
-        return _triton_nf4().widen(weight, x.dtype)
+    if isinstance(weight, (Nf4Weight, Int8Weight)) and _fused(x):
+        widen = _triton_nf4().widen if isinstance(weight, Nf4Weight) else _triton_int8().widen
+        return widen(weight, x.dtype)
     return weight if isinstance(weight, Tensor) else weight.wide(x.dtype)
 
 
@@ -99,26 +101,6 @@ def _few_rows_nf4(
 ) -> Tensor:
     out = _triton_nf4().product(x if norm is None else rms_norm(x, *norm), weight, bias, add)
     return swiglu(out) if gated else out
-
-
-def _fp8_product(
-    x: tuple[Tensor, Tensor],
-    weight: Fp8Weight,
-    dtype: torch.dtype,
-    bias: Tensor | None = None,
-    add: Tensor | None = None,
-) -> Tensor:
-    """Quantised rows (values, scale) times an fp8 weight."""
-    out = torch._scaled_mm(
-        x[0],
-        weight.values.t(),
-        scale_a=x[1],
-        scale_b=weight.scale[None],
-        bias=bias,
-        out_dtype=dtype,
-        use_fast_accum=True,
-    )
-    return out if add is None else out.add_(add)
 
 
 # --- between the products --------------------------------------------------------------------------------
@@ -176,8 +158,14 @@ def _fused(x: Tensor) -> bool:
     )
 
 
-def _multiplies_fp8(x: Tensor) -> bool:
-    return _fused(x) and can_multiply(x.device)
+def _narrow(x: Tensor, weight: Weight) -> Any:
+    """What multiplies many rows in the weight's own few bits, if the GPU can: a module with `quantise`, `swiglu`
+    and `product`."""
+    if not isinstance(weight, (Fp8Weight, Int8Weight)) or not _fused(x):
+        return None
+    if isinstance(weight, Fp8Weight):
+        return _triton_fp8() if can_multiply(x.device) else None
+    return _triton_int8() if multiplies_int8(x.device) and _triton_int8().fits(weight.values.shape[1]) else None
 
 
 def has_triton() -> bool:
@@ -203,3 +191,9 @@ def _triton_fp8() -> Any:
     from bagel.model import triton_fp8
 
     return triton_fp8
+
+
+def _triton_int8() -> Any:
+    from bagel.model import triton_int8
+
+    return triton_int8

@@ -6,7 +6,8 @@
                 multiple of 64; 4.25 bits a weight
 
 Both are meant for any device: a product widens the weight to the numbers of its input, a slice of rows at a
-time, and multiplies as usual. LEVELS are the 16 quantiles of NF4 (QLoRA, appendix E).
+time, and multiplies as usual. On GPUs `bagel.model.triton_int8` and `triton_nf4` do better. LEVELS are the 16
+quantiles of NF4 (QLoRA, appendix E).
 
 Letters: N outputs, K inputs.
 """
@@ -101,6 +102,11 @@ def quantise_nf4(weight: Tensor) -> Nf4Weight:
 
     by_slices(codes, narrow, width=groups * GROUP)
     return Nf4Weight(codes, scale, inputs)
+
+
+def multiplies_int8(device: torch.device) -> bool:
+    """Whether the GPU has int8 matrix units that our kernel is written for (compute capability 8.0 and above)."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,7 +1,7 @@
-"""Activations to fp8 (e4m3), a scale a row, in Triton: alone, behind an RMSNorm, behind a gate. Each row is
-scaled so that its largest value becomes 448, the largest that e4m3 holds.
+"""Activations to fp8 (e4m3), a scale a row, in Triton: alone, behind an RMSNorm, behind a gate; and their product
+with an fp8 weight. Each row is scaled so that its largest value becomes 448, the largest that e4m3 holds.
 
-Letters: T rows, D width, I inner width.
+Letters: T rows, D width, I inner width, N outputs, K inputs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from bagel.model.fp8 import Fp8Weight
 
 LARGEST = 448.0
 
@@ -70,3 +72,23 @@ def swiglu(gate_up: Tensor) -> tuple[Tensor, Tensor]:
     scale = torch.empty(rows, 1, dtype=torch.float32, device=gate_up.device)
     _swiglu_row[(rows,)](gate_up, out, scale, gate_up.stride(0), width, BLOCK=4096, num_warps=8)
     return out, scale
+
+
+def product(
+    x: tuple[Tensor, Tensor],
+    weight: Fp8Weight,
+    dtype: torch.dtype,
+    bias: Tensor | None = None,
+    add: Tensor | None = None,
+) -> Tensor:
+    """Rows as `quantise` gives them, weight [N, K], add [T, N] -> [T, N]."""
+    out = torch._scaled_mm(
+        x[0],
+        weight.values.t(),
+        scale_a=x[1],
+        scale_b=weight.scale[None],
+        bias=bias,
+        out_dtype=dtype,
+        use_fast_accum=True,
+    )
+    return out if add is None else out.add_(add)

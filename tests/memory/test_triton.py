@@ -1,0 +1,41 @@
+"""Triton kernels for packed weights in its interpreter, on the CPU: the numbers, not the speed."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+CODE = """
+import torch, torch.nn.functional as F
+from bagel.model import triton_int8 as int8
+from bagel.model.packed import quantise_int8
+
+def distance(found, wanted):
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+torch.manual_seed(0)
+rows, inputs, outputs = 70, 384, 200
+x = torch.randn(rows, inputs)
+x[3, 7] = 300.0
+weight, norm = quantise_int8(torch.randn(outputs, inputs) * 0.02), (torch.rand(inputs) + 0.5, 1e-6)
+wide = weight.wide(torch.float32)
+assert torch.equal(int8.widen(weight, torch.float32), wide)
+bias, add = torch.randn(outputs), torch.randn(rows, outputs)
+found, wanted = int8.product(int8.quantise(x), weight, torch.float32, bias, add), x @ wide.t() + bias + add
+others = [row for row in range(rows) if row != 3]
+assert distance(found[others], wanted[others]) < 0.01
+assert distance(found[3], wanted[3]) < 0.02  # of 128 numbers alone the outlier is the measure
+found = int8.product(int8.quantise(x, norm), weight, torch.float32)
+assert distance(found, F.rms_norm(x, (inputs,), *norm) @ wide.t()) < 0.01
+gate, up = torch.randn(rows, 2 * inputs).chunk(2, dim=1)
+values, scale = int8.swiglu(torch.cat((gate, up), dim=1))
+assert distance(values.view(rows, -1, 128) * scale[..., None], (F.silu(gate) * up).view(rows, -1, 128)) < 0.015
+"""
+
+
+def test_int8(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # read when the kernels are defined: a process of its own
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
