@@ -84,7 +84,7 @@ def test_the_command(tmp_path, capsys):
     assert rows["next-token"]["model_calls"] == 1
     for row in rows.values():
         assert 0 < row["floor_seconds"] < row["seconds"]
-        assert row["of_ceiling"] == pytest.approx(row["floor_seconds"] / row["seconds"], abs=1e-3)
+        assert row["of_ceiling"] == pytest.approx(row["floor_seconds"] / row["seconds"], rel=1e-3)
     shown = capsys.readouterr().out
     assert all(job in shown for job in rows)
     assert "ceilings: copy" in shown

@@ -97,13 +97,13 @@ def measured(job: Job, bagel: Bagel, source: Source, settings: Settings, ceiling
     seconds = statistics.median(one.seconds for one in taken)
     last = taken[-1]
     row |= {
-        "seconds": round(seconds, 5),
-        "all_seconds": [round(one.seconds, 5) for one in taken],
+        "seconds": _digits(seconds),
+        "all_seconds": [_digits(one.seconds) for one in taken],
         "model_calls": round(last.calls, 3),
-        "tflop": round(last.work.flop / 1e12, 7),
-        "tflops": round(last.work.flop / seconds / 1e12, 5),
-        "floor_seconds": round(last.work.floor, 5),
-        "of_ceiling": round(last.work.floor / seconds, 4),
+        "tflop": _digits(last.work.flop / 1e12),
+        "tflops": _digits(last.work.flop / seconds / 1e12),
+        "floor_seconds": _digits(last.work.floor),
+        "of_ceiling": _digits(last.work.floor / seconds),
     }
     if source.device.type == "cuda":
         row["peak_gib"] = round(torch.cuda.max_memory_allocated(source.device) / 2**30, 2)
@@ -176,6 +176,11 @@ def facts(source: Source, settings: Settings) -> Results:
         "repeat": settings.repeat,
         "rows": [],
     }
+
+
+def _digits(value: float) -> float:
+    """Five that matter."""
+    return float(f"{value:.5g}")
 
 
 def _forget(device: torch.device) -> None:
