@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"data", "sequence", "pack", "tokens", "images", "errors", "model.config", "world"},
     "bench": LOADED | {"bench", "infer", "memory", "options", "version"},
     "train": LOADED | {"train", "data", "infer", "eval", "version", "bench"},
-    "mini": LOADED | {"mini", "data", "train", "world"},
+    "mini": LOADED | {"mini", "data", "train", "world", "eval", "infer", "options", "version"},
     "world": BASE | {"world", "images"},
     "eval": {"eval", "infer", "options", "errors", "world", "version"},
     # A command is thin and calls its room; the model itself is reached through `infer`.

@@ -5,6 +5,8 @@ python -m bagel.mini start OUT
 python -m bagel.mini autoencoder CONFIG [key=value ...]
 python -m bagel.mini package SOURCE OUT
 python -m bagel.mini pieces split|join SOURCE OUT
+python -m bagel.mini study ...      what of the method holds at this size; without more it says how
+python -m bagel.mini card MODEL SUMMARY OUT [autoencoder=RUN runs=RUN,RUN ...]
 """
 
 from __future__ import annotations
@@ -39,6 +41,10 @@ def main(arguments: list[str]) -> None:
             from bagel.mini import pieces
 
             (pieces.split if verb == "split" else pieces.join)(Path(source), Path(out))
+        case ["study", *rest]:
+            from bagel.mini.study.command import study
+
+            study(rest)
         case _:
             sys.exit(__doc__)
 

@@ -1,0 +1,38 @@
+"""(b) What is learnt when: every checkpoint of a run put to the same held-out exercises."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from pathlib import Path
+
+from bagel.eval.exercises import Plan
+from bagel.mini.study import results
+from bagel.mini.study.judged import load, success
+from bagel.mini.study.trainings import tokens_by_step
+from bagel.train import state
+from bagel.train.export_run import export_run
+
+FILE = "checkpoints.json"
+
+
+def checkpoints(run: Path, out: Path, limit: int, minutes: float, tasks: tuple[str, ...] = ()) -> None:
+    """`limit` exercises of each category for each checkpoint that `checkpoints.json` in `out` does not hold yet, from
+    few to many tokens; none is begun after `minutes`. Train with `save.keep` at 12 or more."""
+    end = time.monotonic() + 60 * minutes if minutes else math.inf
+    found = results.read(out / FILE) or {"made_with": results.made_with(), "limit": limit, "points": []}
+    done, tokens = {point["step"] for point in found["points"]}, tokens_by_step(run)
+    for path in sorted((run / state.FOLDER).glob("step-*")):
+        step = int(path.name.removeprefix("step-"))
+        if step in done or not (path / state.PROGRESS).exists():
+            continue
+        if time.monotonic() > end:
+            break
+        with tempfile.TemporaryDirectory() as folder:
+            bagel = load(export_run(run, Path(folder) / "model", step=step).folder)
+            plan = Plan(tasks=tasks, count=limit)
+            found["points"].append({"step": step, "tokens": tokens[step], "results": success(bagel, plan)})
+        found["points"].sort(key=lambda point: point["step"])
+        results.write(out / FILE, found)
+        print(f"step {step}: {found['points'][-1]['results']['all']}", flush=True)

@@ -1,0 +1,85 @@
+"""`python -m bagel.mini study ...`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bagel.errors import InputError
+
+USAGE = """python -m bagel.mini study losses CONFIGS OUT [start=runs/mini-start runs=runs minutes=7.5 KEY=VALUE ...]
+python -m bagel.mini study checkpoints RUN OUT [limit=4 minutes=0 tasks=draw,edit]
+python -m bagel.mini study seeing CONFIGS OUT [trained=mini runs=runs minutes=4 limit=20 KEY=VALUE ...]
+python -m bagel.mini study knobs TRAINED OUT [limit=10 minutes=0 only=cfg_text_scale,num_timesteps]
+python -m bagel.mini study both CONFIGS OUT [trained=mini runs=runs minutes=4 limit=10 KEY=VALUE ...]  seeing, knobs
+python -m bagel.mini study page DOCS"""
+"""Minutes of 0 are without end; KEY=VALUE changes the training configs."""
+
+
+def study(arguments: Sequence[str]) -> None:
+    """Raises InputError for what is no command."""
+    match list(arguments):
+        case ["losses", configs, out, *rest]:
+            from bagel.mini.study.losses import losses
+
+            own, more = _split(rest, {"start": "runs/mini-start", "runs": "runs", "minutes": "7.5"})
+            losses(Path(configs), Path(out), Path(own["start"]), Path(own["runs"]), float(own["minutes"]), more)
+        case ["checkpoints", run, out, *rest]:
+            from bagel.mini.study.checkpoints import checkpoints
+
+            own = _own(rest, {"limit": "4", "minutes": "0", "tasks": ""})
+            checkpoints(Path(run), Path(out), int(own["limit"]), float(own["minutes"]), _names(own["tasks"]))
+        case ["seeing", configs, out, *rest]:
+            _seeing(configs, out, rest)
+        case ["knobs", trained, out, *rest]:
+            _knobs(trained, out, rest)
+        case ["both", configs, out, *rest]:
+            _seeing(configs, out, rest)
+            own, _ = _split(rest, {"trained": "mini", "limit": "10"})
+            _knobs(own["trained"], out, [f"limit={own['limit']}"])
+        case ["page", docs]:
+            from bagel.mini.study.page import page
+
+            print(page(Path(docs)))
+        case _:
+            raise InputError(f"this is no command of the study; use one of\n{USAGE}")
+
+
+def _seeing(configs: str, out: str, rest: Sequence[str]) -> None:
+    from bagel.infer.pipeline import find_model
+    from bagel.mini.study.seeing import seeing
+
+    own, more = _split(rest, {"trained": "mini", "runs": "runs", "minutes": "4", "limit": "20"})
+    trained = find_model(own["trained"])
+    seeing(Path(configs), Path(out), trained, Path(own["runs"]), float(own["minutes"]), int(own["limit"]), more)
+
+
+def _knobs(trained: str, out: str, rest: Sequence[str]) -> None:
+    from bagel.infer.pipeline import find_model
+    from bagel.mini.study.knobs import knobs
+
+    own = _own(rest, {"limit": "10", "minutes": "0", "only": ""})
+    knobs(find_model(trained), Path(out), int(own["limit"]), float(own["minutes"]), _names(own["only"]))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
+
+
+def _own(rest: Sequence[str], defaults: dict[str, str]) -> dict[str, str]:
+    own, more = _split(rest, defaults)
+    if more:
+        raise InputError(f"{more[0]!r} is not known here; use {', '.join(f'{name}=' for name in defaults)}.")
+    return own
+
+
+def _split(rest: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The command's own settings, and all others: overrides of the training configs."""
+    own, more = dict(defaults), []
+    for item in rest:
+        name, equals, value = item.partition("=")
+        if equals and name in own:
+            own[name] = value
+        else:
+            more.append(item)
+    return own, more

@@ -1,0 +1,29 @@
+"""Success of a folder on held-out exercises, as counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from bagel.eval.exercises import Plan
+from bagel.eval.runner import answered
+from bagel.eval.sheet import Shown
+from bagel.eval.summary import counted
+from bagel.infer.pipeline import Bagel
+from bagel.options import ImageOptions, TextOptions
+
+BATCH = 128
+Counts = dict[str, list[int]]
+"""Task or task/category -> [right, of]."""
+
+
+def load(folder: Path) -> Bagel:
+    return Bagel.load(folder)
+
+
+def success(bagel: Bagel, plan: Plan, image: ImageOptions | None = None, batch: int = BATCH) -> Counts:
+    return counts(answered(bagel, plan, image or ImageOptions(), TextOptions(), batch=batch))
+
+
+def counts(shown: Iterable[Shown]) -> Counts:
+    return {name: [count.right, count.count] for name, count in counted(each.verdict for each in shown).items()}
