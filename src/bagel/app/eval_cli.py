@@ -1,4 +1,4 @@
-"""The commands that judge a model: eval world."""
+"""The commands that judge a model: eval world, eval closeness."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def register(app: App) -> None:
     """Adds the commands to the command line."""
     judge = App(name="eval", help="Judge a model by what it makes.")
     judge.command(world)
+    judge.command(closeness)
     app.command(judge)
 
 
@@ -84,3 +85,48 @@ def world(
     with loading(model) as report:
         bagel = Bagel.load(model, device=device, precision=precision, report=report)
     print(table(evaluate(bagel, plan, chosen, TextOptions(), out, name=model, batch=batch, oracle=oracle)))
+
+
+def closeness(
+    *,
+    model: Annotated[tuple[str, ...], Parameter(name=["--model", "-m"])] = ("mini",),
+    modes: str | None = None,
+    count: Number = 2,
+    prompts: Path | None = None,
+    see: tuple[Literal["context", "look"], ...] = ("context", "look"),
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    device: str = "auto",
+    options: Knobs | None = None,  # type: ignore[valid-type]
+) -> None:
+    """How near the faster modes come to the exact picture (PSNR, SSIM, FLIP): bagel eval closeness -m models/mini
+
+    Parameters
+    ----------
+    model:
+        A folder in the official layout, or mini; may be given several times.
+    modes:
+        With commas, from: guidance, forecast3, forecast5, taylorseer, euler-half, ab2, ab2-half, fp8, fp8+forecast3,
+        fp8+forecast5, fp8+taylorseer, int8, nf4; all if not given.
+    count:
+        Exercises of the generated world of each category that draws or edits.
+    prompts:
+        File with a prompt a line, drawn instead of the exercises.
+    see:
+        How given pictures are read where something is drawn, as the model was trained: context (latents), look (ViT).
+    out:
+        JSON file.
+    device:
+        auto, cpu, cuda.
+    options:
+        How the exact pictures are drawn; what is not given is the checkpoint's preset of each job.
+    """
+    from bagel.eval.closeness import MODES, Settings, compare_all, read_prompts
+
+    settings = Settings(
+        modes=tuple(modes.split(",")) if modes else tuple(MODES),
+        count=count,
+        prompts=read_prompts(prompts) if prompts else (),
+        see=see,
+        options=options_from(ImageOptions, options),
+    )
+    compare_all(model, settings, device, out)

@@ -1,0 +1,239 @@
+"""How near every mode that changes pictures a little comes to the exact picture: fewer bits, step caches, a solver
+with fewer updates. Each mode draws and edits the same requests from the same noise.
+
+    python -m bagel.eval.closeness --model FOLDER [--model FOLDER ...] [-o FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+
+from bagel.errors import BagelError, InputError
+from bagel.eval.exercises import SEES, Plan
+from bagel.eval.likeness import likeness
+from bagel.infer import jobs
+from bagel.infer.engine import Finished, run
+from bagel.infer.inputs import check_size
+from bagel.infer.pipeline import Bagel
+from bagel.infer.result import Result
+from bagel.options import PRESETS, ImageOptions, settle
+
+EXACT = "exact"
+
+
+@dataclass(frozen=True)
+class Mode:
+    """precision: of the weights, None for what the device computes in; fields: of ImageOptions; share: of the
+    timesteps."""
+
+    precision: str | None = None
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    share: float = 1.0
+
+
+MODES: dict[str, Mode] = {
+    "guidance": Mode(fields={"step_cache": "guidance"}),
+    "forecast3": Mode(fields={"step_cache": "forecast3"}),
+    "forecast5": Mode(fields={"step_cache": "forecast5"}),
+    "taylorseer": Mode(fields={"step_cache": "taylorseer"}),
+    "euler-half": Mode(share=0.5),
+    "ab2": Mode(fields={"solver": "ab2"}),
+    "ab2-half": Mode(fields={"solver": "ab2"}, share=0.5),
+    "fp8": Mode("fp8"),
+    "fp8+forecast3": Mode("fp8", {"step_cache": "forecast3"}),
+    "fp8+forecast5": Mode("fp8", {"step_cache": "forecast5"}),
+    "fp8+taylorseer": Mode("fp8", {"step_cache": "taylorseer"}),
+    "int8": Mode("int8"),
+    "nf4": Mode("nf4"),
+}
+"""All against `exact`: whole weights, every branch of every update, Euler. The half ones make half the updates."""
+
+
+class Request(NamedTuple):
+    """What is asked for: inputs of a drawing or an edit, and the seed of its noise."""
+
+    inputs: list[jobs.Input]
+    seed: int
+
+    @property
+    def job(self) -> str:
+        return "edit" if any(isinstance(item, Image.Image) for item in self.inputs) else "draw"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """modes: by name; count: exercises of each category of `tasks` in the generated world; prompts: drawn instead of
+    them, where given; see: how given pictures are read (see `Plan`); options: of every drawing."""
+
+    modes: tuple[str, ...] = tuple(MODES)
+    tasks: tuple[str, ...] = ("draw", "edit")
+    count: int = 2
+    prompts: tuple[str, ...] = ()
+    see: tuple[str, ...] = ("context", "look")
+    options: ImageOptions = dataclasses.field(default_factory=ImageOptions)
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        for name in self.modes:
+            if name not in MODES:
+                raise InputError(f"there is no mode {name!r}; there are {', '.join(MODES)}.")
+
+    def requests(self) -> list[Request]:
+        if self.prompts:
+            return [Request([prompt], seed) for seed, prompt in enumerate(self.prompts)]
+        plan = Plan(tasks=self.tasks, count=self.count, think=False, see=self.see)
+        made = [
+            Request(exercise.inputs, exercise.seed) for exercise in plan.exercises() if exercise.wanted == ["image"]
+        ]
+        if not made:
+            raise InputError(f"the tasks {', '.join(self.tasks)} ask for no single picture; use draw or edit.")
+        return made
+
+
+def compare(
+    model: str, settings: Settings, *, device: str = "auto", say: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
+    """-> for each mode the likeness of its pictures to the exact ones, ready for JSON. say: told what is done."""
+    requests = settings.requests()
+    exact: list[Result] = []
+    rows: list[dict[str, Any]] = []
+    by_precision: dict[str | None, list[str]] = {None: [EXACT]}
+    for name in settings.modes:
+        by_precision.setdefault(MODES[name].precision, []).append(name)
+    for precision, names in by_precision.items():
+        say(f"{model}: loading {precision or 'whole'} weights")
+        bagel = Bagel.load(model, device=device, precision=precision)
+        for name in names:
+            say(f"{model}: {name}")
+            began = time.perf_counter()
+            results = list(_drawn(bagel, requests, settings, MODES.get(name, Mode())))
+            exact = exact or results
+            rows.append(_row(name, results, exact, time.perf_counter() - began))
+        del bagel
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return {
+        "model": model,
+        "requests": len(requests),
+        "rows": [row for name in (EXACT, *settings.modes) for row in rows if row["mode"] == name],
+    }
+
+
+def _drawn(bagel: Bagel, requests: Sequence[Request], settings: Settings, mode: Mode) -> Iterator[Result]:
+    """A result a request, in order."""
+    runtime = dataclasses.replace(bagel.runtime, sees=frozenset(SEES[use] for use in settings.see))
+    left = iter(requests)
+    while group := list(islice(left, settings.batch)):
+        todo = [jobs.draw(runtime, request.inputs, _options(bagel, request, settings, mode)) for request in group]
+        results = {index: event.result for index, event in run(runtime.engine, todo) if isinstance(event, Finished)}
+        yield from (results[index] for index in range(len(group)))
+
+
+def _options(bagel: Bagel, request: Request, settings: Settings, mode: Mode) -> ImageOptions:
+    presets = bagel.config.presets
+    base = dataclasses.replace(settings.options, seed=request.seed, **mode.fields)
+    steps = base.num_timesteps or {**PRESETS[request.job], **presets.get(request.job, {})}["num_timesteps"]
+    base = dataclasses.replace(base, num_timesteps=max(round(steps * mode.share), 2))
+    return check_size(settle(base, request.job, presets), bagel.config)
+
+
+def _row(name: str, results: Sequence[Result], exact: Sequence[Result], seconds: float) -> dict[str, Any]:
+    likes = [likeness(_picture(wanted), _picture(found)) for wanted, found in zip(exact, results, strict=True)]
+    errors = []
+    for wanted, found in zip(exact, results, strict=True):
+        assert wanted.latent is not None
+        assert found.latent is not None
+        errors.append(float((found.latent - wanted.latent).norm() / wanted.latent.norm()))
+    return {
+        "mode": name,
+        "model_calls": round(statistics.fmean(result.stats.model_calls for result in results), 2),
+        "psnr": round(statistics.fmean(one.psnr for one in likes), 2),
+        "psnr_worst": round(min(one.psnr for one in likes), 2),
+        "ssim": round(statistics.fmean(one.ssim for one in likes), 4),
+        "ssim_worst": round(min(one.ssim for one in likes), 4),
+        "flip": round(statistics.fmean(one.flip for one in likes), 4),
+        "flip_worst": round(max(one.flip for one in likes), 4),
+        "latent_error": float(f"{statistics.fmean(errors):.3g}"),
+        "seconds": round(seconds, 2),
+    }
+
+
+def _picture(result: Result) -> Image.Image:
+    assert result.image is not None
+    return result.image
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """The table."""
+    heads = ("mode", "calls", "PSNR", "worst", "SSIM", "worst", "FLIP", "worst", "latents")
+    keys = ("model_calls", "psnr", "psnr_worst", "ssim", "ssim_worst", "flip", "flip_worst", "latent_error")
+    out = [f"{found['model']}: {found['requests']} pictures, means and worst, against the exact ones"]
+    out.append(f"{heads[0]:<16}" + "".join(f"{head:>9}" for head in heads[1:]))
+    return out + [f"{row['mode']:<16}" + "".join(f"{row[key]:>9g}" for key in keys) for row in found["rows"]]
+
+
+def read_prompts(path: Path) -> tuple[str, ...]:
+    """A prompt a line."""
+    try:
+        found = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}; give a text file with a prompt a line.") from None
+    if not found:
+        raise InputError(f"{path} has no prompts; write one a line.")
+    return found
+
+
+def compare_all(models: Sequence[str], settings: Settings, device: str, out: Path | None) -> None:
+    """Prints a table a model; `out`: everything as JSON, written after each."""
+    results: list[dict[str, Any]] = []
+    for model in models:
+        found = compare(model, settings, device=device, say=lambda text: print(text, file=sys.stderr, flush=True))
+        results.append(found)
+        print("\n".join(lines(found)), flush=True)
+        if out:
+            out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bagel.eval.closeness", description=__doc__.partition("\n")[0])
+    parser.add_argument("-m", "--model", action="append", help="a folder, or mini; may be given several times")
+    parser.add_argument("--modes", default=",".join(MODES), help="with commas (default: all)")
+    parser.add_argument("--count", type=int, default=2, help="exercises of each category")
+    parser.add_argument("--prompts", type=Path, help="a file with a prompt a line, drawn instead of exercises")
+    parser.add_argument("--see", default="context,look", help="how given pictures are read, as the model was trained")
+    parser.add_argument("--timesteps", type=int, help="of the exact picture (default: the preset's)")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("-o", "--out", type=Path, help="JSON file")
+    given = parser.parse_args(arguments)
+    try:
+        settings = Settings(
+            modes=tuple(given.modes.split(",")),
+            count=given.count,
+            prompts=read_prompts(given.prompts) if given.prompts else (),
+            see=tuple(given.see.split(",")),
+            options=ImageOptions(num_timesteps=given.timesteps),
+        )
+        compare_all(given.model or ["mini"], settings, given.device, given.out)
+    except BagelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
