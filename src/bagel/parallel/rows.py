@@ -56,12 +56,17 @@ class SharedRows:
 
     def _joined(self, x: Tensor, run: int, total: int) -> Tensor:
         """Everyone's rows, in order: [C, ...] -> [G, ...]. The last runs may be shorter."""
-        import torch.distributed as dist
-
         if len(x) < run:
             x = torch.cat((x, x.new_zeros(run - len(x), *x.shape[1:])))
         out = x.new_empty(self.count * run, *x.shape[1:])
-        # The older of two names for one thing; newer versions warn of it.
-        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-        gather(out, x.contiguous(), group=self.group)
+        gather_into(out, x.contiguous(), self.group)
         return out[:total]
+
+
+def gather_into(out: Tensor, x: Tensor, group: Any = None) -> None:
+    """Everyone's x, one behind the other, into `out`."""
+    import torch.distributed as dist
+
+    # The older of two names for one thing; newer versions warn of it.
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(out, x, group=group)
