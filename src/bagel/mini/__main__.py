@@ -6,7 +6,9 @@ python -m bagel.mini autoencoder CONFIG [key=value ...]
 python -m bagel.mini package SOURCE OUT
 python -m bagel.mini pieces split|join SOURCE OUT
 python -m bagel.mini study ...      what of the method holds at this size; without more it says how
-python -m bagel.mini card MODEL SUMMARY OUT [autoencoder=RUN runs=RUN,RUN ...]
+python -m bagel.mini card MODEL summary=FILE [oracle=FILE unthought=FILE autoencoder=RUN runs=RUN,RUN speed=FILE]
+python -m bagel.mini scores SUMMARY PAGE ...    into the marks table:scores of Markdown pages
+python -m bagel.mini speed MODEL OUT            seconds of loading, a picture, an answer, on this machine's CPU
 """
 
 from __future__ import annotations
@@ -45,6 +47,19 @@ def main(arguments: list[str]) -> None:
             from bagel.mini.study.command import study
 
             study(rest)
+        case ["card", model, *items]:
+            from bagel.mini.card import sources_of, write_card
+
+            print(write_card(Path(model), sources_of(items)))
+        case ["scores", summary, *pages] if pages:
+            from bagel.mini.goals import put, results_of, short_table
+
+            for page in pages:
+                put(Path(page), "scores", short_table(results_of(Path(summary))))
+        case ["speed", model, out]:
+            from bagel.mini.speed import write_speed
+
+            print(write_speed(model, Path(out)))
         case _:
             sys.exit(__doc__)
 

@@ -1,6 +1,7 @@
 """Trains the small autoencoder on the world's pictures, in time-limited runs that go on where the last one stopped.
 
 RUN/state.safetensors   weights, running mean, optimiser: replaced as a whole
+RUN/config.json         the settings
 RUN/log.jsonl           a line every `log_every` steps
 RUN/check-N.png         pictures before and after, every `check_every` steps
 OUT                     `ae.safetensors` and `ae_config.json` of the running mean, written at the end of each run
@@ -13,7 +14,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,8 @@ class Run:
     def train(self) -> None:
         config = self.config
         self.folder.mkdir(parents=True, exist_ok=True)
+        settings = json.dumps(asdict(config), indent=1) + "\n"
+        (self.folder / "config.json").write_text(settings, encoding="utf-8")
         start = saved = time.monotonic()
         stream = Pictures(config.batch, config.seed, self.step, config.tasks)
         pictures = batches(stream, config.workers, self.device.type == "cuda")

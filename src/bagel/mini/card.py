@@ -1,0 +1,175 @@
+"""The model card: data, compute, scores and limits, from the logs of the runs and summaries of `bagel eval world`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bagel import world
+from bagel.mini.goals import long_table, results_of, unreached
+from bagel.mini.sizes import parameter_table
+from bagel.mini.study.trainings import totals
+from bagel.model.config import ModelConfig
+from bagel.train import config as configs
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """summary: of the model; oracle: of the true pictures once through the autoencoder; unthought: of the exercises
+    with thoughts, without them; autoencoder: its run; runs: those of the model, in order; speed: a JSON object from
+    what was measured to seconds; device: on which it was trained."""
+
+    summary: Path
+    oracle: Path | None = None
+    unthought: Path | None = None
+    autoencoder: Path | None = None
+    runs: tuple[Path, ...] = ()
+    speed: Path | None = None
+    device: str = "one GPU"
+
+
+def write_card(model: Path, sources: Sources) -> Path:
+    """Writes README.md into the model's folder; -> its path. Raises InputError for files that do not hold what is
+    wanted."""
+    config = ModelConfig.from_folder(model)
+    sections = [
+        _head(config),
+        _data(sources),
+        _compute(sources),
+        _scores(sources),
+        _limits(results_of(sources.summary)),
+    ]
+    path = model / CARD
+    path.write_text("\n".join(sections), encoding="utf-8")
+    return path
+
+
+def _head(config: ModelConfig) -> str:
+    counts = parameter_table(config)
+    rows = [f"| {name} | {count:,} |" for name, count in counts.items()]
+    return "\n".join([
+        "---", "license: apache-2.0", "language: [en, zh]", "pipeline_tag: any-to-any", "---", "",
+        "# mini: a small BAGEL", "",
+        f"A BAGEL of {counts['all'] / 1e6:.1f} million numbers, its autoencoder among them, that draws, edits,",
+        "answers, thinks, predicts and navigates in a generated world of flat shapes, a room and stacks of blocks,",
+        "128 x 128 pixels, English and Chinese. It is trained with the trainer and the recipe of this package",
+        "(docs/mini.md), from random weights; nothing of the published model is in it.", "",
+        "| part | numbers |", "|---|---:|", *rows, "",
+    ])  # fmt: skip
+
+
+def _data(sources: Sources) -> str:
+    lines = [
+        "## Data", "",
+        "Exercises of `bagel.world`, made while they are read, none twice within a run: nothing from the web, no "
+        "pictures or texts of people. A picture shows what its program drew; an answer follows from the same state. "
+        "Shares of the exercises:",
+        "",
+    ]  # fmt: skip
+    for run in sources.runs:
+        options = dict(configs.load(run / configs.RESOLVED).data.datasets[0].options)
+        weights: Mapping[str, float] = options.get("tasks") or world.WEIGHTS
+        total = sum(weights.values())
+        shares = ", ".join(f"{name} {weight / total:.1%}" for name, weight in weights.items())
+        lines.append(f"- `{run.name}`: {shares}; {options.get('chinese', 0.35):.0%} in Chinese.")
+    lines += [
+        "",
+        "About 15 % of the combinations (a shape in a colour, two shapes together, a number of a shape, a relation, "
+        "an edit, a chain of actions ...) and a part of the sentence templates are kept out of training; the scores "
+        "below are on exercises that name at least one such combination, half of them in such sentences too.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _compute(sources: Sources) -> str:
+    lines = ["## Compute", "", f"On {sources.device}:", "", "| stage | steps | seen | hours |", "|---|---:|---:|---:|"]
+    if sources.autoencoder:
+        stage = autoencoder_totals(sources.autoencoder)
+        lines.append(f"| autoencoder | {stage['steps']:,} | {stage['pictures']:,} pictures | {stage['hours']:.2f} |")
+    for run in sources.runs:
+        done = totals(run)
+        lines.append(
+            f"| {run.name} | {done['steps']:,} | {done['tokens'] / 1e6:,.0f} M tokens, "
+            f"{done['tokens_per_second']:,} a second | {done['hours']:.2f} |"
+        )
+    lines.append("")
+    if sources.autoencoder:
+        lines.append(f"Pictures unseen by the autoencoder come back at {stage['psnr']:.1f} dB.\n")
+    if sources.speed:
+        found = json.loads(sources.speed.read_text(encoding="utf-8"))
+        lines += ["Measured afterwards:", "", *(f"- {name}: {seconds:.2f} s" for name, seconds in found.items()), ""]
+    return "\n".join(lines)
+
+
+def autoencoder_totals(run: Path) -> dict[str, Any]:
+    """Steps, pictures, hours of stepping and the last measured decibels of a run of the autoencoder."""
+    batch = int(json.loads((run / "config.json").read_text(encoding="utf-8"))["batch"])
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    hours, before = 0.0, 0
+    for line in lines:
+        if "pictures_per_second" in line:
+            hours += (line["step"] - before) * batch / line["pictures_per_second"] / 3600
+            before = line["step"]
+    psnr = [line["psnr"] for line in lines if "psnr" in line]
+    return {"steps": lines[-1]["step"], "pictures": lines[-1]["step"] * batch, "hours": hours, "psnr": psnr[-1]}
+
+
+def _scores(sources: Sources) -> str:
+    results = results_of(sources.summary)
+    lines = ["## Scores", "", "`bagel eval world` on the held-out split, the model's own presets, seeds fixed:", ""]
+    lines += [long_table(results), ""]
+    if sources.unthought and "think" in results:
+        without = results_of(sources.unthought)["think"]["share"]
+        lines.append(
+            f"The exercises with thoughts, asked without: {without:.1%}; with: {results['think']['share']:.1%}.\n"
+        )
+    if sources.oracle:
+        ceiling = results_of(sources.oracle)["all"]
+        lines.append(
+            f"The true pictures, once through the autoencoder, are found right in {ceiling['share']:.2%} of "
+            f"{ceiling['count']:,} exercises: the most that any model behind it can reach.\n"
+        )
+    return "\n".join(lines)
+
+
+def _limits(results: Mapping[str, Any]) -> str:
+    short = unreached(results)
+    lines = ["## Limits", ""]
+    lines += ["Goals that were not reached:", "", *(f"- {line}" for line in short), ""] if short else []
+    lines += [
+        "- It knows this world and nothing else: ten shapes, nine colours, six backgrounds, numbers up to six, the "
+        "words of its grammars. Photographs, other words and other sizes than 128 x 128 give nonsense.",
+        "- Right means right by the checkers, which read the picture alone. They accept what lies within a few pixels "
+        "and levels of what was asked.",
+        "- A picture may be wrong and look plausible, and an answer may be wrong and sound sure.",
+        "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def sources_of(items: Sequence[str]) -> Sources:
+    """`name=path`, and `runs=a,b`. Raises InputError for an unknown name."""
+    from bagel.errors import InputError
+
+    found: dict[str, Any] = {}
+    for item in items:
+        name, _, value = item.partition("=")
+        if name == "runs":
+            found[name] = tuple(Path(part) for part in value.split(","))
+        elif name == "device":
+            found[name] = value
+        elif name in ("summary", "oracle", "unthought", "autoencoder", "speed"):
+            found[name] = Path(value)
+        else:
+            raise InputError(
+                f"{item!r} is not known; use summary, oracle, unthought, autoencoder, runs, speed, device."
+            )
+    if "summary" not in found:
+        raise InputError("the card needs summary=OUT/summary.json of `bagel eval world`.")
+    return Sources(**found)
