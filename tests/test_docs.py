@@ -31,7 +31,10 @@ from conftest import CHECKPOINT
 ROOT = Path(__file__).parent.parent
 README, CHINESE = "README.md", "README.zh.md"
 GUIDES = (README, "CONTRIBUTING.md", "docs/design.md", "docs/python.md", "docs/troubleshooting.md")
-EVERY_PAGE = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+EVERY_PAGE = sorted(
+    str(path.relative_to(ROOT))
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "integrations").rglob("*.md")]
+)
 PICTURES = ("cat.png", "chart.png", "sofa.png", "photo.jpg")
 QUICK = {"num_timesteps": 4, "max_tokens": 8}
 
