@@ -29,6 +29,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bagel.parallel.launch import stay_local
+
 HERE = Path(__file__).parent
 GOALS = {(2, "draw"): 1.75, (2, "edit"): 1.7, (4, "draw"): 3.0}
 EFFICIENCY, LOSS = 0.92, 1e-3
@@ -41,6 +43,7 @@ def processes(script: str, count: int, words: Sequence[str], seconds: float) -> 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    stay_local()
     shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
     command = [sys.executable, str(HERE / script), *words]
     started = [

@@ -98,8 +98,10 @@ def test_rows_are_shared_and_requests_stay_apart(alone):
             engine.forward([Read(engine.new_context(), TextPart([10**6]))])  # no such token, for any rank
         assert error(bagel.draw("a cube", seed=5, **SMALL).latent, wanted) < 1e-6
 
-        helpers = _children()
-        assert len(helpers) == 1
+        assert len(_children()) == 1
+        with pytest.raises(DeviceError, match="close"):
+            Bagel.load(CHECKPOINT, device="cpu,cpu", parallel="rows")
+        assert len(_children()) == 1
     assert not _children()
     with pytest.raises(DeviceError, match="closed"):
         bagel.draw("a cube", seed=5, **SMALL)

@@ -28,6 +28,7 @@ def plan(
     width: int | None = None,
     batch: int = 1,
     context: int = 64,
+    tensor: int = 1,
     json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Say what lies where and what it will take, before anything is loaded: bagel plan -m DIR --card 16
@@ -56,6 +57,8 @@ def plan(
         Requests side by side.
     context:
         Tokens of text read before.
+    tensor:
+        Cards of this size that share every layer, as with --parallel tensor.
     json:
         One JSON object on stdout.
     """
@@ -67,7 +70,7 @@ def plan(
 
     folder = find_model(model)
     demand = _demand(folder, job, height, width, batch, context)
-    made = plan_for(folder, card_of(card, device), precision, offload, demand)
+    made = plan_for(folder, card_of(card, device), precision, offload, demand, tensor)
     show.print_json(as_json(made)) if json else print(table(made))
 
 

@@ -25,6 +25,7 @@ from bagel.model.config import ModelConfig
 from bagel.model.quantise import is_quantised, quantised, replace_module
 from bagel.options import PRESETS
 from bagel.packed_files import packed_precision
+from bagel.parallel.grid import Grid, check
 from bagel.parallel.shares import Cut, cut_model
 
 Device = str | torch.device | Sequence[str | torch.device]
@@ -138,9 +139,11 @@ def plan_for(
     tensor: int = 1,
 ) -> Plan:
     """The plan of a folder on a card, a packed one in what it was packed. demand: one picture at the checkpoint's
-    own size, unless given; tensor: cards that share every layer. Raises MemoryPlanError."""
+    own size, unless given; tensor: cards that share every layer. Raises MemoryPlanError, or InputError for
+    layers that cannot be shared so."""
     precision = _stored_precision(folder, Wanted(precision=precision)) or precision
     config = read_config(folder)
+    check(Grid(tensor=tensor), config.llm)
     tokens = len(read_tokenizer(folder))
     return choose(config, card, demand or usual_demand(config), precision, _words(offload), tokens, tensor)
 

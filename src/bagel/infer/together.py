@@ -31,7 +31,7 @@ from bagel.infer.loading import (
 from bagel.memory.place import arrange, placer
 from bagel.memory.plan import Setup
 from bagel.model.bagel import BagelModel
-from bagel.parallel.crew import Crew
+from bagel.parallel.crew import Crew, check_free, leave
 from bagel.parallel.grid import Grid, candidates, check, parse
 from bagel.parallel.launch import Helpers, torchrun_place, under_torchrun
 from bagel.parallel.rows import SharedRows
@@ -68,15 +68,17 @@ def load_together(folder: Path, wanted: Wanted, report: checkpoints.Report | Non
     if len(devices) == 1:
         return load_runtime(folder, replace(wanted, parallel=None), report)
     grid, setup = _planned(folder, wanted, devices)
+    check_free()
     helpers = None if under_torchrun() else Helpers("bagel.infer.helper", devices)
-    crew = Crew.join(helpers.store if helpers else None, 0, len(devices), devices[0])
     try:
-        crew.order(LoadOrder(folder, wanted, grid, setup))
-        runtime = _loaded(crew, LoadOrder(folder, wanted, grid, setup), report)
+        crew = Crew.join(helpers.store if helpers else None, 0, len(devices), devices[0])
+        order = LoadOrder(folder, wanted, grid, setup)
+        crew.order(order)
+        runtime = _loaded(crew, order, report)
     except BaseException:
         if helpers:
             helpers.kill()
-        crew.leave()
+        leave()
         raise
     return _leading(runtime, crew, helpers)
 

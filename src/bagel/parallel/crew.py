@@ -20,6 +20,19 @@ PATIENCE = timedelta(minutes=10)
 _FOREVER = timedelta(days=3650)
 
 
+def check_free() -> None:
+    """Raises DeviceError where this process cannot belong to a crew."""
+    import torch.distributed as dist
+
+    if not dist.is_available():
+        raise DeviceError("this build of PyTorch has no torch.distributed; use one device.")
+    if dist.is_initialized():
+        raise DeviceError(
+            "this process belongs to a process group already, maybe of another model; close() that one, or load this "
+            "one in a process of its own."
+        )
+
+
 @dataclass
 class Crew:
     """This rank among all. groups: of each axis of the grid that has more than one device."""
@@ -36,10 +49,7 @@ class Crew:
         """Meets the others. store: where they find each other, or None under torchrun. Raises DeviceError."""
         import torch.distributed as dist
 
-        if not dist.is_available():
-            raise DeviceError("this build of PyTorch has no torch.distributed; use one device.")
-        if dist.is_initialized():
-            raise DeviceError("this process belongs to a process group already; load the model in one of its own.")
+        check_free()
         if device.type == "cuda":
             torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -118,7 +128,12 @@ class Crew:
                 backend.abort()
 
     def leave(self) -> None:
-        import torch.distributed as dist
+        leave()
 
-        if dist.is_initialized():
-            dist.destroy_process_group()
+
+def leave() -> None:
+    """This process belongs to no group any more."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()

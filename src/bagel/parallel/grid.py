@@ -72,7 +72,7 @@ def parse(words: str, count: int) -> Grid:
 def check(grid: Grid, llm: LLMConfig) -> Grid:
     """Raises InputError where the layers cannot be shared out so."""
     most = most_shares(llm)
-    if most % grid.tensor:
+    if grid.tensor < 1 or most % grid.tensor:
         raise InputError(
             f"tensor={grid.tensor} is not possible: {llm.num_key_value_heads} key heads and {llm.intermediate_size} "
             f"inner numbers can be shared out {most} ways or a divisor of it; use rows or branches for the rest."

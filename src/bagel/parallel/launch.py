@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -35,6 +36,12 @@ def torchrun_place(device_type: str) -> tuple[int, int, torch.device]:
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device
 
 
+def stay_local() -> None:
+    """Processes of one machine find each other without its name, which may not be known to it."""
+    if any(name == "lo" for _, name in socket.if_nameindex()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+
+
 class Helpers:
     """The processes that follow this one, each on a device."""
 
@@ -43,6 +50,7 @@ class Helpers:
         from torch.distributed import TCPStore
 
         self.ended = False
+        stay_local()
         self.store = TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
         source = str(Path(bagel.__file__).parent.parent)
         path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
