@@ -159,6 +159,13 @@ def resize(image: Image.Image, rule: ResizeRule, num_images: int = 1, max_pixels
     return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 
+def fitted(image: Image.Image, rule: ResizeRule) -> Image.Image:
+    """The picture as reading would resize it, so that it reads the same and takes less room until then; the picture
+    itself where it would be resized once more."""
+    smaller = resize(image, rule)
+    return smaller if resize(smaller, rule) is smaller else image
+
+
 def to_pixels(image: Image.Image) -> Tensor:
     """RGB picture -> float32 [3, H, W] in [-1, 1]."""
     return from_levels(to_levels(image))

@@ -8,16 +8,18 @@ import math
 import os
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from bagel.errors import BagelError
+from bagel.infer.conversation import Input
 from bagel.infer.engine import Engine, Finished, Job
 from bagel.infer.pipeline import Bagel
 from bagel.infer.scheduler import BusyError, Cancelled, Failed, Limits, Scheduler, Ticket
+from bagel.options import ImageOptions, TextOptions
 
 log = logging.getLogger("bagel.serve")
 _LAST = (Finished, Failed, Cancelled)
@@ -205,7 +207,7 @@ class Handle:
         """Has the reader raise an error instead of waiting on; on the event loop."""
         self._events.put_nowait((0, Failed(error)))
 
-    async def events(self) -> AsyncIterator[tuple[int, Any]]:
+    async def events(self) -> AsyncGenerator[tuple[int, Any], None]:
         """(number of the job, event) until all have ended; whatever ends this ends the jobs. Raises what a job
         failed with, or what it was interrupted with."""
         try:
@@ -214,7 +216,7 @@ class Handle:
         finally:
             self.close()
 
-    async def batches(self, patience: float, gather: float) -> AsyncIterator[list[tuple[int, Any]]]:
+    async def batches(self, patience: float, gather: float) -> AsyncGenerator[list[tuple[int, Any]], None]:
         """As `events`, but all that comes within `gather` seconds at once, and an empty list where nothing has
         come for `patience` seconds. Cancelled jobs end it too."""
         try:
@@ -255,3 +257,14 @@ def places_for(bagel: Bagel) -> int:
     width = llm.num_key_value_heads * llm.head_dim * torch.empty((), dtype=model.dtype).element_size()
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**34
     return max(whole // 4 // (2 * llm.num_hidden_layers * width), llm.max_position_embeddings)
+
+
+def weight_of(
+    items: Sequence[Input], image: ImageOptions | None = None, text: TextOptions | None = None, *, held: int = 0
+) -> int:
+    """Tokens that a request's contexts may hold, guessed from above. items: what it reads; image, text: what it
+    draws and writes, settled; held: tokens read before."""
+    read = sum(len(item) if isinstance(item, str) else item.width * item.height // 64 for item in items)
+    drawn = (image.height or 1024) * (image.width or 1024) // 64 if image else 0
+    thought = image.max_tokens if image and image.think else 0
+    return held + read + drawn + (thought or 0) + (text.max_tokens or 0 if text else 0)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bagel.checkpoint import Checkpoint
 from bagel.errors import InputError
-from bagel.images import from_levels, patchify, resize, to_image, to_levels, unpatchify
+from bagel.images import fitted, from_levels, patchify, resize, to_image, to_levels, unpatchify
 from bagel.infer.engine import Engine, Job, Read, Seen
 from bagel.infer.image import COND, NO_IMAGE, NO_TEXT, Guidance, denoise, noise_for, schedule
 from bagel.infer.result import ImageDone, Stats, TextDone
@@ -64,9 +64,8 @@ class Runtime:
         return cls(checkpoint, Engine(checkpoint.model, rules), room)
 
     def fitted(self, image: Image.Image) -> Image.Image:
-        """The picture as reading would resize it, so that it reads the same and takes less room until then."""
-        smaller = resize(image, self.checkpoint.config.images.vae)
-        return smaller if resize(smaller, self.checkpoint.config.images.vae) is smaller else image
+        """See `images.fitted`, by this model's rule."""
+        return fitted(image, self.checkpoint.config.images.vae)
 
     def encode(self, image: Image.Image) -> LatentPart:
         """A picture of legal size as a clean latent segment: the posterior's mean, so that the same picture

@@ -18,13 +18,14 @@ from bagel.app.server.protocol import ChatRequest, Message
 from bagel.app.server.protocol import TextPiece as TextContent
 from bagel.app.server.service import Service, check_count, encoded
 from bagel.app.server.turns import Chat, Turn
+from bagel.app.worker import weight_of
 from bagel.infer.conversation import Input
 from bagel.infer.engine import Finished
 from bagel.infer.inputs import split_fields
 from bagel.infer.jobs import Plan
 from bagel.infer.result import ImageDone, Result, TextDone
 from bagel.infer.text import TextPiece
-from bagel.options import ImageOptions, TextOptions, make, need, settle
+from bagel.options import TextOptions, make, need, settle
 
 
 async def completions(request: Request, service: Service) -> Response:
@@ -38,7 +39,9 @@ async def completions(request: Request, service: Service) -> Response:
     if asked.stream and asked.partial_images:
         todo = [with_previews(runtime, job, Evenly(asked.partial_images)) for job in todo]
     wants = (TextPiece, TextDone, ImageDone, Preview) if asked.stream else ()
-    handle = service.begin(request, todo, _weight(chats[0]), wants)
+    items = [item for turn in turns for item in turn.items]
+    weight = weight_of(items, chats[0].image, chats[0].text)
+    handle = service.begin(request, todo, weight, wants)
     base = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
     if asked.stream:
         events = service.events(request, handle)
@@ -109,15 +112,6 @@ def _fields(asked: ChatRequest) -> dict[str, Any]:
     elif "temperature" in fields:
         fields.setdefault("do_sample", True)
     return fields
-
-
-def _weight(chat: Chat) -> int:
-    """Tokens that its contexts may hold, guessed from above."""
-    items = [item for turn in chat.turns for item in turn.items]
-    read = sum(len(item) if isinstance(item, str) else item.width * item.height // 64 for item in items)
-    image: ImageOptions | None = chat.image
-    drawn = (image.height or 1024) * (image.width or 1024) // 64 if image else 0
-    return read + need(chat.text.max_tokens) + drawn
 
 
 # --- answers ---------------------------------------------------------------------------------------------

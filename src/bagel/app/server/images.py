@@ -16,6 +16,7 @@ from bagel.app.server.inputs import read_json, text_input
 from bagel.app.server.problems import ApiError, answer
 from bagel.app.server.protocol import DrawRequest
 from bagel.app.server.service import Service, check_count, encoded
+from bagel.app.worker import weight_of
 from bagel.infer import jobs
 from bagel.infer.conversation import Input
 from bagel.infer.engine import Finished
@@ -42,7 +43,7 @@ async def _make(
     runtime = service.bagel.runtime
     each = _options(asked, job, service)
     todo = [jobs.draw(runtime, [*pictures, prompt], options) for options in each]
-    weight = len(prompt) + (each[0].height or 1024) * (each[0].width or 1024) // 64
+    weight = weight_of([*pictures, prompt], each[0])
     if not asked.stream:
         results = await service.results(request, service.begin(request, todo, weight))
         data = [await _datum(result, asked) for result in results]

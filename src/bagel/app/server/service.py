@@ -61,7 +61,7 @@ class Service:
         gone = asyncio.create_task(_left(request))
         gone.add_done_callback(lambda task: handle.interrupt(ClientGoneError()))
         try:
-            async with contextlib.aclosing(handle.events()) as events:  # type: ignore[type-var]
+            async with contextlib.aclosing(handle.events()) as events:
                 async for index, event in events:
                     if isinstance(event, Finished):
                         self._note(request, event.result)

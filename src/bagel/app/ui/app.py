@@ -53,11 +53,11 @@ def serve(
     from bagel.app.ui.page import Page
     from bagel.app.ui.style import CSS, HEAD, theme
 
-    host, history = Host(load), History(place.out)
+    host, history = Host(load), History(place.out, shared=place.is_private)
     name = Path(model).name or model
     random = is_random(find_model(model))
-    page = Page(host, config, history, name, random=random, shared=place.is_private)
-    page.blocks.queue(default_concurrency_limit=32, max_size=128)
+    page = Page(host, config, history, name, random=random)
+    page.blocks.queue(default_concurrency_limit=None)
     try:
         page.blocks.launch(
             server_name=place.host,
@@ -79,7 +79,11 @@ def serve(
     host.start()
     if wait:
         print(f"http://{place.host}:{place.port}", flush=True)
-        _until_stopped(page.blocks, gradio)
+        try:
+            page.blocks.block_thread()
+        finally:
+            host.close()
+            gradio.close_all(verbose=False)
     return page.blocks
 
 
@@ -112,10 +116,3 @@ class _Policy:
             await send(message)
 
         await self.app(scope, receive, with_policy if scope["type"] == "http" else send)
-
-
-def _until_stopped(blocks: Any, gradio: Any) -> None:
-    try:
-        blocks.block_thread()
-    finally:
-        gradio.close_all(verbose=False)

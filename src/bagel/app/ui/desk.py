@@ -3,7 +3,8 @@ and shown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,15 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from bagel.app.ui.examples import Pair, examples, wording
 from bagel.app.ui.history import History
 from bagel.app.ui.host import Host, Work
+from bagel.app.ui.panel import QUIET
 from bagel.app.ui.watch import Watch
 from bagel.app.ui.words import Words
 from bagel.errors import InputError
-from bagel.images import open_image
+from bagel.images import fitted, open_image
 from bagel.model.config import ModelConfig
 
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 TURN = """goal => { if (goal) document.querySelector(`[role=tablist] [data-tab-id="${goal}"]`)?.click(); }"""
 
 
@@ -35,20 +35,14 @@ class Desk:
     goal: Any
     """A hidden box: the tab to go to."""
 
-    def owner(self, request: gr.Request, tab: str) -> str:
-        return f"{request.session_hash}/{tab}/"
-
-    def watch(self, work: Work, language: str, owner: str) -> Iterator[Watch]:
-        """Runs a task; gives the watch whenever something came, at last with `done` set."""
-        watch = Watch(language)
-        events = self.host.run(work, owner)
-        try:
-            for batch in events:
+    async def watch(self, work: Work, language: str, owner: str, count: int = 1) -> AsyncGenerator[Watch, None]:
+        """Runs a task of so many jobs; gives the watch whenever something came, at last with `done` set."""
+        watch = Watch(language, count)
+        async with contextlib.aclosing(self.host.run(work, owner)) as events:
+            async for batch in events:
                 for index, event in batch:
                     watch.take(index, event)
                 yield watch
-        finally:
-            events.close()  # type: ignore[attr-defined]
 
     def go_there(self, event: Any) -> None:
         """After an event that filled `goal`, the browser turns to that tab."""
@@ -56,27 +50,27 @@ class Desk:
 
     def canceller(self, tab: str) -> Callable[[gr.Request], None]:
         def cancel(request: gr.Request) -> None:
-            self.host.stop(self.owner(request, tab))
+            self.host.stop(owner_of(request, tab))
 
         return cancel
 
-    def example_buttons(self, job: str) -> list[tuple[Any, Pair]]:
-        with gr.Row(elem_classes="examples"):
-            self.words(gr.HTML, wording={"value": "examples"}, elem_classes="name", padding=False)
-            return [(self._example_button(pair), pair) for pair in examples(job, self.config)]
+    def opened(self, gallery: Any) -> list[Image.Image]:
+        """A gallery's pictures as the model will see them. Raises InputError, without the folder that an upload
+        lies in."""
+        return [fitted(_opened(path), self.config.images.vae) for path in paths_in(gallery)]
 
-    def _example_button(self, pair: Pair) -> Any:
-        return self.words(gr.Button, wording={"value": lambda language: wording(pair, language)}, size="sm")
+
+def owner_of(request: gr.Request, tab: str) -> str:
+    return f"{visitor_of(request)}/{tab}/"
+
+
+def visitor_of(request: gr.Request) -> str:
+    return str(request.session_hash)
 
 
 def paths_in(gallery: Any) -> list[str]:
     """The files of a gallery's pictures."""
     return [item[0] if isinstance(item, (tuple, list)) else item for item in gallery or []]
-
-
-def opened(gallery: Any) -> list[Image.Image]:
-    """A gallery's pictures. Raises InputError, without the folder that an upload lies in."""
-    return [_opened(path) for path in paths_in(gallery)]
 
 
 def _opened(path: str) -> Image.Image:

@@ -1,9 +1,13 @@
-"""The pictures made: PNG files in a folder, each with the settings that made it."""
+"""The pictures made: PNG files in a folder, each with the settings that made it, and beside them the pictures that
+they were made from."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import secrets
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,30 +15,75 @@ from typing import Any
 
 from PIL import Image
 
-from bagel.app.show import save_image
+from bagel.app.show import save_image, write_whole
 from bagel.errors import InputError
 
 MOST_SHOWN = 120
 _MOST_SETTINGS = 100_000
+_INPUTS = "inputs"
+_NAME = re.compile(rf"({_INPUTS}/)?[A-Za-z0-9-]{{1,100}}\.png")
 
 
 class History:
-    """A folder of pictures. Names begin with the time, so that they sort by age, and end in random letters, so
-    that nobody guesses them."""
+    """A folder of pictures. Names of those made begin with the time, so that they sort by age, and end in random
+    letters; names of inputs are hashes of what they show. Nobody guesses either.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
+    shared: whether every visitor sees the whole folder; otherwise each sees what was made in this visit.
+    """
 
-    def keep(self, image: Image.Image, settings: Mapping[str, Any]) -> Path:
-        """Writes a picture with its settings."""
+    def __init__(self, folder: Path, *, shared: bool = True) -> None:
+        self.folder, self.shared = folder.absolute(), shared
+        self._of: dict[str, dict[str, None]] = {}
+        """By visitor, the names of pictures of this visit, in order."""
+        self._lock = threading.Lock()
+
+    def keep(self, image: Image.Image, settings: Mapping[str, Any], visitor: str = "") -> Path:
+        """Writes a picture with its settings. Raises InputError where the disk does not take it."""
         stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{time.time_ns() // 1_000_000 % 1000:03d}"
         name = f"{stamp}-{settings.get('job', 'picture')}-{secrets.token_hex(4)}.png"
-        return save_image(image, self.folder / name, settings)
+        return self._noted(save_image(image, self.folder / name, settings), visitor)
 
-    def newest(self) -> list[Path]:
+    def keep_input(self, image: Image.Image, visitor: str = "") -> Path:
+        """Writes a picture that something is made from, once. Raises InputError where the disk does not
+        take it."""
+        digest = hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()[:32]
+        path = self.folder / _INPUTS / f"{digest}.png"
+        if not path.exists():
+            write_whole(path, lambda partial: image.save(partial, "PNG"))
+        return self._noted(path, visitor)
+
+    def name_of(self, path: str | Path) -> str:
+        """How settings name a kept picture."""
+        return Path(path).relative_to(self.folder).as_posix()
+
+    def find(self, name: Any, visitor: str = "") -> Path | None:
+        """The kept picture of a name, which may come from a stranger's PNG; None for what is not here, or not this
+        visitor's to see."""
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            return None
+        if not self.shared and name not in self._of.get(visitor, ()):
+            return None
+        path = self.folder / name
+        return path if path.is_file() else None
+
+    def newest(self, visitor: str = "") -> list[Path]:
+        if not self.shared:
+            mine = [name for name in self._of.get(visitor, ()) if "/" not in name]
+            return [self.folder / name for name in reversed(mine)][:MOST_SHOWN]
         if not self.folder.is_dir():
             return []
         return sorted(self.folder.glob("[!.]*.png"), reverse=True)[:MOST_SHOWN]
+
+    def leave(self, visitor: str) -> None:
+        """A visit has ended; its pictures stay in the folder."""
+        with self._lock:
+            self._of.pop(visitor, None)
+
+    def _noted(self, path: Path, visitor: str) -> Path:
+        if visitor and not self.shared:
+            with self._lock:
+                self._of.setdefault(visitor, {})[self.name_of(path)] = None
+        return path
 
 
 def settings_in(path: str | Path) -> dict[str, Any] | None:
@@ -49,6 +98,6 @@ def settings_in(path: str | Path) -> dict[str, Any] | None:
         return None
     try:
         settings = json.loads(found)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return settings if isinstance(settings, dict) else None

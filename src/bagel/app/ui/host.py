@@ -1,29 +1,31 @@
-"""One model for all who have the page open: a thread that loads it and then does one task after the other.
-
-Tasks are functions that run on that thread and report events; the page reads the events from a queue. A task
-whose reader stops, or is gone, ends at its next event, and with it the generators that hold its contexts.
+"""One model for all who have the page open: it is loaded behind the page, and then runs what they ask for side by
+side, as the server does (`app/worker.py`).
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-import queue
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bagel.app.previews import Pace, Preview
+from bagel.app.worker import Handle, Queued, Worker, places_for
 from bagel.errors import BagelError
+from bagel.infer.engine import Finished, Job
+from bagel.infer.image import ImageStep
 from bagel.infer.pipeline import Bagel
+from bagel.infer.result import ImageDone, TextDone
+from bagel.infer.scheduler import Limits
+from bagel.infer.text import TextPiece
 
-Emit = Callable[[int, Any], None]
-"""Reports (number of the request, event); raises Stopped where the task is to end."""
-Work = Callable[[Bagel, Emit], Any]
-
-GATHER = 0.2
-"""Seconds between two looks at a task's events."""
+PATIENCE, GATHER = 0.5, 0.2
+"""Seconds after which a task says that there is nothing new, and between two looks at its events: a browser must
+not drown in news."""
+WANTS = (TextPiece, TextDone, ImageStep, ImageDone, Preview, Queued)
 
 log = logging.getLogger(__name__)
 
@@ -33,115 +35,130 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """Nothing new yet; so many tasks come before this one."""
-
-    ahead: int
+class Loading:
+    """The model is not there yet."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """The last event of a task: what it gave, or what ended it."""
+    """The last event of a task: the results of its jobs in order, or what ended it."""
 
-    result: Any = None
+    results: Sequence[Any] = ()
     error: BaseException | None = None
 
 
+@dataclass(frozen=True)
+class Order:
+    """What a task has the model do. weight: of each job, see `worker.weight_of`."""
+
+    jobs: Sequence[Job]
+    weight: int = 0
+
+
+Work = Callable[[Bagel, Callable[[], Pace]], Order]
+"""Given the model and what makes a pace for previews, when the model is there."""
+News = list[tuple[int, Any]]
+"""(number of the job, event), as they came."""
+
+
 @dataclass(eq=False)
-class Task:
-    work: Work
+class _Task:
     owner: str
-    events: queue.SimpleQueue[tuple[int, Any]] = field(default_factory=queue.SimpleQueue)
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def emit(self, index: int, event: Any) -> None:
-        if self.stop.is_set():
-            raise Stopped
-        self.events.put((index, event))
-
-    def take(self, patience: float) -> list[tuple[int, Any]]:
-        """All that has come; waits for something, and after that a moment for more, so that a browser is not
-        drowned in news."""
-        found: list[tuple[int, Any]] = []
-        try:
-            found.append(self.events.get(timeout=patience))
-            end = time.perf_counter() + GATHER
-            while not isinstance(found[-1][1], Done):
-                found.append(self.events.get(timeout=max(end - time.perf_counter(), 0)))
-        except queue.Empty:
-            pass
-        return found
+    stopped: bool = False
+    handle: Handle | None = None
+    results: dict[int, Any] = field(default_factory=dict)
 
 
 class Host:
     """load: loads the model; is given the function to report (bytes read, bytes in all) to."""
 
-    def __init__(self, load: Callable[[Callable[[int, int], None]], Bagel]) -> None:
-        self._load = load
-        self._tasks: deque[Task] = deque()
-        self._changed = threading.Condition()
+    def __init__(self, load: Callable[[Callable[[int, int], None]], Bagel], limits: Limits | None = None) -> None:
+        self._load, self._limits = load, limits
+        self._tasks: set[_Task] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.model: Bagel | None = None
-        self.error: BaseException | None = None
+        self.worker: Worker | None = None
+        self.error: Exception | None = None
         self.loaded = (0, 0)
 
-    def start(self) -> None:
-        threading.Thread(target=self._live, name="bagel model", daemon=True).start()
+    @property
+    def most_kept(self) -> int:
+        """Tokens that the contexts of idle conversations may hold: half of what all contexts may."""
+        return self.worker.scheduler.limits.places // 2 if self.worker else 0
 
-    def run(self, work: Work, owner: str, patience: float = 0.5) -> Iterator[list[tuple[int, Any]]]:
-        """Events of a task as they come, many at once where the reader was slow; the last is (0, Done).
-        Closing the iterator stops the task."""
-        task = Task(work, owner)
-        with self._changed:
-            self._tasks.append(task)
-            self._changed.notify_all()
+    def start(self) -> None:
+        threading.Thread(target=self._live, name="bagel-loading", daemon=True).start()
+
+    def close(self) -> None:
+        """Ends all tasks, and the model's thread."""
+        if self.worker is not None:
+            self.worker.stop()
+
+    async def run(self, work: Work, owner: str) -> AsyncGenerator[News, None]:
+        """Events of a task as they come, several at once where they came fast; the last is (0, Done). Closing the
+        iterator stops the task. owner: visitor/tab/; visitors take turns where they have to wait."""
+        task = _Task(owner)
+        self._tasks.add(task)
+        self._loop = asyncio.get_running_loop()
         try:
-            while True:
-                found = task.take(patience)
-                yield found or [(0, Waiting(self._ahead(task)))]
-                if found and isinstance(found[-1][1], Done):
-                    return
+            async with contextlib.aclosing(self._news(task, work)) as all_news:
+                async for news in all_news:
+                    yield news
+            done = Done([task.results[index] for index in sorted(task.results)])
+            yield [(0, Done(error=Stopped()) if task.stopped else done)]
+        except Exception as error:
+            if not isinstance(error, BagelError):
+                log.error("a task failed", exc_info=error)
+            yield [(0, Done(error=error.with_traceback(None)))]  # its frames hold the contexts
         finally:
-            task.stop.set()
+            self._tasks.discard(task)
 
     def stop(self, owner: str) -> None:
-        """Ends the tasks of an owner, or of all owners that begin so."""
-        with self._changed:
-            for task in self._tasks:
-                if task.owner.startswith(owner):
-                    task.stop.set()
+        """Ends the tasks of an owner, or of all owners that begin so; from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop, owner)
 
-    def _ahead(self, task: Task) -> int:
-        with self._changed:
-            return self._tasks.index(task) if task in self._tasks else 0
+    def _stop(self, owner: str) -> None:
+        for task in self._tasks:
+            if task.owner.startswith(owner):
+                task.stopped = True
+                if task.handle is not None:
+                    task.handle.close()
+
+    async def _news(self, task: _Task, work: Work) -> AsyncGenerator[News, None]:
+        while self.worker is None and self.error is None and not task.stopped:
+            yield [(0, Loading())]
+            await asyncio.sleep(PATIENCE)
+        if self.error is not None:
+            raise self.error
+        if task.stopped:
+            return
+        assert self.model is not None
+        assert self.worker is not None
+        order = work(self.model, self._pace)
+        visitor = task.owner.partition("/")[0]
+        task.handle = self.worker.submit(order.jobs, owner=visitor, weight=order.weight, wants=WANTS)
+        yield [(0, Queued(0))]
+        async with contextlib.aclosing(task.handle.batches(PATIENCE, GATHER)) as batches:
+            async for batch in batches:
+                task.results |= {index: event.result for index, event in batch if isinstance(event, Finished)}
+                yield [(index, event) for index, event in batch if isinstance(event, WANTS)]
+
+    def _pace(self) -> Pace:
+        assert self.worker is not None
+        active = self.worker.scheduler.active
+        return Pace(lambda: len(active))
 
     def _live(self) -> None:
         try:
-            self.model = self._load(self._report)
+            model = self._load(self._report)
+            limits = self._limits or Limits(places=places_for(model))
+            worker = Worker(model.runtime.engine, limits)
+            worker.start()
+            self.model, self.worker = model, worker
         except Exception as error:
             self.error = error
             log.error("loading failed: %s", error, exc_info=not isinstance(error, BagelError))
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: bool(self._tasks))
-                task = self._tasks[0]
-            done = self._do(task)
-            with self._changed:
-                self._tasks.popleft()
-            task.events.put((0, done))
-
-    def _do(self, task: Task) -> Done:
-        try:
-            if self.model is None:
-                assert self.error is not None
-                return Done(error=self.error)
-            if task.stop.is_set():
-                return Done(error=Stopped())
-            return Done(task.work(self.model, task.emit))
-        except (Stopped, BagelError) as error:
-            return Done(error=error.with_traceback(None))  # its frames hold the contexts
-        except Exception as error:
-            log.exception("a task failed")
-            return Done(error=error.with_traceback(None))
 
     def _report(self, done: int, total: int) -> None:
         self.loaded = (done, total)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bagel.app.ui.knob_texts import CHINESE, KNOB_NAMES
-from bagel.app.ui.texts import LANGUAGES, say
-from bagel.errors import InputError
-from bagel.options import PRESETS, ImageOptions, TextOptions
+from bagel.app.ui.texts import LANGUAGES, TellError, say
+from bagel.options import PRESETS, ImageOptions, TextOptions, make, settle
 
 SEVEN = (
     "cfg_text_scale",
@@ -123,17 +122,21 @@ def seed_from(text: Any, language: str = "en") -> int | None:
     if not words:
         return None
     if not words.isascii() or not words.isdigit():
-        raise InputError(say("seed.wrong", language, seed=words))
+        raise TellError(say("seed.wrong", language, seed=words))
     return int(words)
 
 
 def restored(settings: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The values of all knobs as a picture's settings have them: what they leave out is its job's preset."""
+    """The values of all knobs as a picture's settings have them: what they leave out is its job's preset.
+    Raises InputError for values that no option has."""
     job = job_of(settings)
     known = ImageOptions.__dataclass_fields__
     given = {name: value for name, value in settings.items() if name in known and value is not None}
+    settle(make(ImageOptions, None, given), "draw", {})
     return {"think": False, **preset_of(job, presets), **given}
 
 
 def job_of(settings: Mapping[str, Any]) -> str:
-    return "edit" if settings.get("job") == "edit" else "draw"
+    """The tab that settings belong to."""
+    job = settings.get("job")
+    return job if job in ("edit", "talk") else "draw"

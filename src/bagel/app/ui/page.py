@@ -7,10 +7,11 @@ from typing import Any
 import gradio as gr
 
 from bagel.app.ui.answer_tab import AnswerTab
-from bagel.app.ui.desk import QUIET, Desk, paths_in
+from bagel.app.ui.desk import Desk, paths_in, visitor_of
 from bagel.app.ui.history import History
 from bagel.app.ui.history_tab import HistoryTab
 from bagel.app.ui.host import Host
+from bagel.app.ui.panel import QUIET
 from bagel.app.ui.picture_tab import PictureTab
 from bagel.app.ui.talk_tab import TalkTab
 from bagel.app.ui.texts import LANGUAGES, language_of, say
@@ -22,13 +23,10 @@ from bagel.model.config import ModelConfig
 class Page:
     """Nothing but tabs may stand in `gr.Tabs`: it counts its children to tell them apart.
 
-    random: whether the weights are the embedded random ones; shared: whether every browser sees the whole
-    history."""
+    random: whether the weights are the embedded random ones."""
 
-    def __init__(
-        self, host: Host, config: ModelConfig, history: History, model: str, *, random: bool, shared: bool
-    ) -> None:
-        self.host, self.model, self.random = host, model, random
+    def __init__(self, host: Host, config: ModelConfig, history: History, model: str, *, random: bool) -> None:
+        self.host, self.history, self.model, self.random = host, history, model, random
         self.blocks = gr.Blocks(title="BAGEL", analytics_enabled=False)
         with self.blocks:
             words = self._words = Words()
@@ -38,7 +36,8 @@ class Page:
                 draw, edit = PictureTab("draw", desk), PictureTab("edit", desk)
                 AnswerTab(desk)
                 talk = TalkTab(desk)
-                HistoryTab(desk, draw, edit, shared)
+                HistoryTab(desk, draw, edit, talk)
+            self.shelf = talk.shelf
             self._wire(desk, (draw, edit), talk)
 
     def _head(self, words: Words) -> None:
@@ -66,13 +65,16 @@ class Page:
         edit = makers[1]
         for maker in makers:
             taken = [maker.result, maker.picked, self.language]
-            to_edit, to_talk = [edit.images, desk.goal, maker.status], [talk.message, desk.goal, maker.status]
+            to_edit, to_talk = [edit.form.images, desk.goal, maker.status], [talk.message, desk.goal, maker.status]
             desk.go_there(maker.to_edit.click(_to_edit, taken, to_edit, **QUIET))
             desk.go_there(maker.to_talk.click(_to_talk, taken, to_talk, **QUIET))
 
     def _leave(self, request: gr.Request) -> None:
         """A page that is closed wants nothing any more."""
-        self.host.stop(f"{request.session_hash}/")
+        visitor = visitor_of(request)
+        self.host.stop(f"{visitor}/")
+        self.shelf.leave(visitor)
+        self.history.leave(visitor)
 
     def _speak(self, language: str) -> list[Any]:
         return [*self._words.in_language(language), self.state_in(language)]
@@ -88,7 +90,7 @@ class Page:
     def state_in(self, language: str) -> str:
         """Loading, loaded or not, as HTML."""
         if self.host.error is not None:
-            return error_box(self.host.error, language)
+            return error_box(self.host.error, language, "failed")
         if self.host.model is None:
             done, total = self.host.loaded
             if not total:
@@ -97,7 +99,7 @@ class Page:
             return note_box(say("loading.part", language, model=self.model, **sizes), done / total)
         device = self.host.model.runtime.checkpoint.model.device
         line = say("ready", language, model=self.model, device=device)
-        return note_box(f"{line}. {say('random', language)}" if self.random else line)
+        return note_box(f"{line}{say('stop', language)}{say('random', language)}" if self.random else line)
 
 
 def _size(count: int) -> str:

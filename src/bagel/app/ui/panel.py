@@ -14,12 +14,15 @@ from bagel.app.ui.words import Words
 from bagel.model.config import ModelConfig
 from bagel.options import ImageOptions, TextOptions, make
 
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 Values = Mapping[Any, Any]
 """What stands in the controls, by control."""
 
 
 class Panel:
-    """Preset, shape, seed, thinking, number of pictures, and the knobs in a drawer. job: draw, edit, chat, talk."""
+    """Preset, shape, seed, thinking, number of pictures, and the knobs in a drawer. job: draw, edit, chat, talk.
+
+    seeds: a state with those of the last task, for the button that brings the first of them back."""
 
     def __init__(self, job: str, config: ModelConfig, words: Words) -> None:
         self.job, self.config, self.words = job, config, words
@@ -40,7 +43,7 @@ class Panel:
             self.by_preset,
             [self.preset],
             [self.controls[name] for name in self._preset_names()],
-            show_progress="hidden",
+            **QUIET,
         )
 
     # --- building --------------------------------------------------------------------------------------
@@ -64,7 +67,9 @@ class Panel:
             if self.draws:
                 wording: dict[str, Any] = {"label": "preview"}
                 self.preview = words(gr.Checkbox, wording=wording, value=True, container=False, min_width=80)
-            self.reuse = words(gr.Button, wording={"value": "seed.reuse"}, size="sm", min_width=80)
+            reuse = words(gr.Button, wording={"value": "seed.reuse"}, size="sm", min_width=80)
+        self.seeds = gr.State([])
+        reuse.click(_first, [self.seeds, self.controls["seed"]], self.controls["seed"], **QUIET)
 
     def _name(self, knob: str) -> Any:
         return Knob(knob, "switch", None).label
@@ -90,9 +95,9 @@ class Panel:
                 )
         sides = [self.controls["height"], self.controls["width"]]
         self.ratio = ratio
-        ratio.input(self.by_ratio, [ratio], [*sides, self.sides], show_progress="hidden")
+        ratio.input(self.by_ratio, [ratio, *sides], [*sides, self.sides], **QUIET)
         for side in sides:
-            side.input(lambda: "own", None, ratio, show_progress="hidden")
+            side.input(lambda: "own", None, ratio, **QUIET)
 
     def _control(self, knob: Knob) -> None:
         wording: dict[str, Any] = {"label": knob.label, "info": knob.info}
@@ -150,12 +155,14 @@ class Panel:
         of_image = {name: value for name, value in fields.items() if name in ImageOptions.__dataclass_fields__}
         return make(ImageOptions, None, of_image), make(TextOptions, None, of_text)
 
-    def by_ratio(self, ratio: str) -> list[Any]:
+    def by_ratio(self, ratio: str, height: int | None, width: int | None) -> list[Any]:
         """Height and width of a shape, and whether they are shown."""
         if ratio == "like":
             return [None, None, gr.update(visible=False)]
-        sides = [gr.skip(), gr.skip()] if ratio == "own" else list(size_of(ratio, self.longest, self.stride))
-        return [*sides, gr.update(visible=True)]
+        if ratio == "own":
+            square = size_of(RATIOS[0], self.longest, self.stride)
+            return [height or square[0], width or square[1], gr.update(visible=True)]
+        return [*size_of(ratio, self.longest, self.stride), gr.update(visible=True)]
 
     def _preset_names(self) -> list[str]:
         return [name for name in self.controls if name not in ("seed", "height", "width")]
@@ -177,3 +184,7 @@ class Panel:
             value = value[int(end)] if end and value else value
             found.append("" if value is None and whole == "step_cache" else value)
         return found
+
+
+def _first(seeds: list[int], seed: str) -> str:
+    return str(seeds[0]) if seeds else seed

@@ -14,6 +14,7 @@ CSS = """
 #language .wrap { flex-wrap: nowrap; }
 #head h1 { font-size: 1.15rem; margin: 0; }
 #language { max-width: 240px; }
+#language .wrap { justify-content: flex-end; }
 #model-state .box { font-size: .85rem; padding: 4px 12px; }
 .switches { align-items: center; }
 .switches > * { flex: 1 1 auto !important; width: auto !important; min-width: 0 !important; }
@@ -41,6 +42,14 @@ CSS = """
 #talk-previews .previews img { max-height: 260px; }
 #talk-chat .message { overflow-wrap: anywhere; }
 #draw-result img, #edit-result img { min-height: 0; }
+#draw-result .grid-wrap, #edit-result .grid-wrap { max-height: none !important; }
+/* A gallery's label lies over its pictures otherwise. */
+.named .grid-wrap { padding-top: 30px; }
+.settings { width: 100%; border-collapse: collapse; font-size: .9rem; }
+.settings, .settings tr, .settings td { border: 0 !important; }
+.settings td { padding: 5px 10px; border-bottom: 1px solid var(--border-color-primary) !important;
+  overflow-wrap: anywhere; vertical-align: top; }
+.settings td:first-child { color: var(--body-text-color-subdued); white-space: nowrap; width: 1%; }
 @media (max-width: 640px) {
   .tabs button { padding: 0 6px !important; }
   .column { min-width: 0 !important; max-width: 100%; }
@@ -48,6 +57,9 @@ CSS = """
   .tabitem .block { min-width: 0 !important; }
   #history-shown .grid-container { grid-template-columns: repeat(3, minmax(0, 1fr)) !important; }
   .half { flex: 0 0 100% !important; }
+  .tabitem button.lg, .tabitem button.sm { min-height: 42px; flex-shrink: 0; }
+  .examples button.sm { min-height: 36px !important; }
+  #language .wrap { justify-content: flex-start; }
   /* The result comes right below the button, the knobs after it. */
   .asking { display: contents !important; }
   .asking > * { order: 1; flex: 0 0 auto !important; width: 100%; }
@@ -57,9 +69,10 @@ CSS = """
 """
 
 HEAD = """<style>
+.gradio-container, .gradio-container .main, .gradio-container .wrap:has(> main), .gradio-container main {
+  box-sizing: border-box !important; width: 100% !important; min-width: 0 !important; max-width: min(1280px, 100vw);
+  margin: 0 auto; }
 @media (max-width: 640px) {
-  .gradio-container, .gradio-container .main, .gradio-container .wrap:has(> main), .gradio-container main {
-    box-sizing: border-box !important; width: 100% !important; min-width: 0 !important; max-width: 100vw !important; }
   .gradio-container .main { padding: 10px !important; }
 }
 </style>"""

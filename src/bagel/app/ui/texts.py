@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from bagel.errors import InputError
+
 LANGUAGES = {"en": "English", "zh": "中文"}
 
 TEXTS: dict[str, tuple[str, str]] = {
@@ -30,7 +32,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "go.edit": ("Edit", "开始改"),
     "go.chat": ("Ask", "提问"),
     "cancel": ("Cancel", "取消"),
-    "pictures": ("Pictures: drop one or several here", "图片：拖一张或几张进来"),
+    "pictures": ("Pictures, one or several", "图片，一张或几张"),
     "result": ("Result", "结果"),
     "compare": ("Before and after", "修改前后"),
     "thought": ("Thought", "思考"),
@@ -61,7 +63,13 @@ TEXTS: dict[str, tuple[str, str]] = {
     "talk.new": ("New conversation", "新对话"),
     "talk.shown": ("Pictures so far: click one to send it again", "出现过的图片：点一下可再次发送"),
     "history.shown": ("Pictures made, newest first", "做过的图片，新的在前"),
-    "history.drop": ("Drop a PNG made here: its settings come back", "把这里生成的 PNG 拖进来，找回当时的设置"),
+    "history.mine": ("Pictures of this visit, newest first", "这次做的图片，新的在前"),
+    "history.from": ("Made from", "用到的图片"),
+    "history.lost": (
+        "Some of the pictures it was made from are not here ({count}); add them once more.",
+        "有 {count} 张用到的图片不在这里，请再放一次。",
+    ),
+    "history.drop": ("Drop a PNG: its settings come back", "拖入 PNG，找回当时的设置"),
     "history.settings": ("Settings", "设置"),
     "history.use": ("Use these settings", "用这些设置"),
     "history.none": ("Choose a picture above, or drop a PNG.", "在上面选一张，或拖入一个 PNG。"),
@@ -74,11 +82,14 @@ TEXTS: dict[str, tuple[str, str]] = {
     "loading": ("Loading {model} ...", "正在载入 {model} ……"),
     "loading.part": ("Loading {model}: {done} of {total}", "正在载入 {model}：{done} / {total}"),
     "ready": ("{model} on {device}", "{model}，在 {device} 上"),
+    "stop": (". ", "。"),
     "random": (
         "The embedded model is not trained yet: its weights are random, and so is what it makes.",
         "内置模型还没训练好：权重是随机的，做出来的东西也是。",
     ),
+    "plain": ("{error}", "{error}"),
     "failed": ("The model could not be loaded: {error}", "模型载入失败：{error}"),
+    "loading.wait": ("The model is still being loaded ...", "模型还在载入……"),
     "waiting": ("Waiting: {ahead} before this one", "排队中：前面还有 {ahead} 个"),
     "reading": ("Reading ...", "读入中……"),
     "thinking": ("Thinking: {n} pieces", "思考中：{n} 段"),
@@ -103,6 +114,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "no.picture": ("there is no picture to edit; drop one or several first.", "还没有要修改的图片，请先放一张。"),
     "no.picked": ("there is no result yet; make a picture first.", "还没有结果，请先做一张图。"),
 }
+
+
+class TellError(InputError):
+    """A sentence that is in the visitor's language already."""
 
 
 def say(key: str, language: str, **values: Any) -> str:

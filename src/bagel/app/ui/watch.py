@@ -11,68 +11,95 @@ from typing import Any
 
 from PIL import Image
 
-from bagel.app.ui.host import Done, Stopped, Waiting
-from bagel.app.ui.texts import say, seconds
+from bagel.app.previews import Preview
+from bagel.app.ui.errors_zh import in_chinese
+from bagel.app.ui.host import Done, Loading, Stopped
+from bagel.app.ui.texts import TellError, say, seconds
+from bagel.app.worker import Queued
 from bagel.errors import BagelError
 from bagel.infer.image import ImageStep
+from bagel.infer.result import ImageDone, TextDone
 from bagel.infer.text import TextPiece
-
-
-@dataclass(frozen=True)
-class Preview:
-    """How a picture looks at the moment."""
-
-    image: Image.Image
 
 
 @dataclass
 class Watch:
-    """Takes the events of one task. thoughts, texts: written so far, by request."""
+    """Takes the events of one task. thoughts, texts: what is being written, by job; parts: texts and pictures that
+    are done, by job in order."""
 
     language: str
+    count: int = 1
+    """Jobs of the task."""
     began: float = field(default_factory=time.perf_counter)
     thoughts: dict[int, str] = field(default_factory=dict)
     texts: dict[int, str] = field(default_factory=dict)
+    parts: dict[int, list[str | Image.Image]] = field(default_factory=dict)
     previews: dict[int, Image.Image] = field(default_factory=dict)
     done: Done | None = None
-    _step: tuple[int, int] | None = None
-    _first_step: tuple[float, int] = (0.0, 0)
+    _steps: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _drawing_since: tuple[float, float] | None = None
     _pieces: int = 0
     _now: str = "reading"
     _ahead: int = 0
     _fresh: bool = False
 
     def take(self, index: int, event: Any) -> None:
-        if isinstance(event, Waiting):
-            self._ahead = event.ahead
+        if isinstance(event, Loading):
+            self._now = "loading.wait"
+        elif isinstance(event, Queued):
+            self._now = "reading" if self._now == "loading.wait" else self._now
+            self._ahead = event.ahead if index == 0 else self._ahead
         elif isinstance(event, TextPiece):
-            texts = self.thoughts if event.thought else self.texts
-            texts[index] = texts.get(index, "") + event.text
-            self._pieces = self._pieces + 1 if self._step is None else 1
-            self._step, self._now = None, "thinking" if event.thought else "writing"
+            self._write(index, event)
+        elif isinstance(event, TextDone):
+            if not event.thought:
+                self.texts.pop(index, None)
+                self.parts.setdefault(index, []).append(event.text)
         elif isinstance(event, ImageStep):
-            if self._step is None or event.update < self._step[0]:
-                self._first_step = time.perf_counter(), event.update
-            self._step, self._now = (event.update, event.updates), "drawing"
+            self._draw(index, event)
+        elif isinstance(event, ImageDone):
+            self.parts.setdefault(index, []).append(event.image)
         elif isinstance(event, Preview):
             self.previews[index], self._fresh = event.image, True
         elif isinstance(event, Done):
             self.done = event
+
+    def _write(self, index: int, event: TextPiece) -> None:
+        texts = self.thoughts if event.thought else self.texts
+        texts[index] = texts.get(index, "") + event.text
+        now = "thinking" if event.thought else "writing"
+        self._pieces = self._pieces + 1 if self._now == now else 1
+        self._now = now
+
+    def _draw(self, index: int, event: ImageStep) -> None:
+        if event.update < self._steps.get(index, (0, 0))[0]:  # another picture
+            self._steps = {} if self.count == 1 else self._steps
+            self._drawing_since = None
+        self._now, self._steps[index] = "drawing", (event.update, event.updates)
+        self._drawing_since = self._drawing_since or (time.perf_counter(), self._part())
+
+    def _part(self) -> float:
+        """How much of all pictures is drawn, 0 to 1."""
+        return sum(update / updates for update, updates in self._steps.values()) / self.count
+
+    def said(self, index: int = 0) -> list[str | Image.Image]:
+        """Texts and pictures of a job so far, the unfinished one too."""
+        rest = self.texts.get(index)
+        return [*self.parts.get(index, ()), *([rest] if rest else [])]
 
     def status(self) -> str:
         """The line and the bar, as HTML."""
         passed = seconds(time.perf_counter() - self.began, self.language)
         if self._ahead and self._now == "reading":
             return _box(say("waiting", self.language, ahead=self._ahead), passed)
-        if self._step is None:
-            name = say(self._now, self.language, n=self._pieces) if self._pieces else say("reading", self.language)
-            return _box(name, passed)
-        update, updates = self._step
+        if self._now != "drawing":
+            return _box(say(self._now, self.language, n=self._pieces), passed)
+        update, updates = min(self._steps.values())
         line = say("drawing", self.language, n=update, all=updates)
-        left = self._left(update, updates)
+        left = self._left()
         if left is not None:
             passed += " · " + say("left", self.language, time=seconds(left, self.language))
-        return _box(line, passed, update / updates)
+        return _box(line, passed, self._part())
 
     def pictures(self) -> str | None:
         """The previews as HTML; None where they are the same as the last time."""
@@ -81,11 +108,12 @@ class Watch:
         self._fresh = False
         return _pictures([self.previews[i] for i in sorted(self.previews)])
 
-    def _left(self, update: int, updates: int) -> float | None:
-        began, first = self._first_step
-        if update - first < 2:
+    def _left(self) -> float | None:
+        if self._drawing_since is None:
             return None
-        return (time.perf_counter() - began) / (update - first) * (updates - update)
+        began, first = self._drawing_since
+        passed, drawn = time.perf_counter() - began, self._part() - first
+        return passed / drawn * (1 - self._part()) if drawn > 0 and passed > 0.3 else None
 
     def ended(self, seeds: list[int | None]) -> str:
         """The last line: how it ended."""
@@ -97,16 +125,21 @@ class Watch:
         return _box(line, ", ".join(shown), kind="done")
 
 
-def error_box(error: BaseException, language: str) -> str:
-    """An error as a sentence."""
+def error_box(error: BaseException, language: str, key: str = "plain") -> str:
+    """An error as a sentence. key: of the text that it stands in."""
     if isinstance(error, Stopped):
         return _box(say("stopped", language), kind="note")
+    text = say(key, language, error=_sentence(error, language))
+    return _box(text[:1].upper() + text[1:], kind="error")
+
+
+def _sentence(error: BaseException, language: str) -> str:
     if isinstance(error, BagelError):
-        text = str(error)
-        return _box(text[:1].upper() + text[1:], kind="error")
+        told = language != "zh" or isinstance(error, TellError)
+        return str(error) if told else in_chinese(str(error))
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error).lower()):
-        return _box(say("memory", language), kind="error")
-    return _box(say("broken", language, kind=type(error).__name__), kind="error")
+        return say("memory", language)
+    return say("broken", language, kind=type(error).__name__)
 
 
 def note_box(text: str, part: float | None = None) -> str:

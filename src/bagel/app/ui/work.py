@@ -1,108 +1,113 @@
-"""What runs on the model's thread: pictures, answers, and turns of a conversation."""
+"""What a task of the page has the model do: pictures, answers, and turns of a conversation."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
 
-from bagel.app.ui.host import Emit, Work
-from bagel.app.ui.watch import Preview
-from bagel.infer.image import ImageStep
-from bagel.infer.inputs import Text
-from bagel.infer.jobs import seed_of
+from bagel.app.previews import Pace, with_previews
+from bagel.app.ui.host import Order, Work
+from bagel.app.worker import weight_of
+from bagel.infer import jobs, turns
+from bagel.infer.conversation import Conversation, Input, Runtime
+from bagel.infer.demand import demand_of
+from bagel.infer.engine import Job
+from bagel.infer.inputs import Text, check_size
 from bagel.infer.pipeline import Bagel
 from bagel.infer.result import Result
-from bagel.infer.session import Session
-from bagel.options import ImageOptions, TextOptions
+from bagel.options import ImageOptions, TextOptions, settle
 
-REST = 8
-"""A preview costs at most one part in so many of the time."""
-
-
-class Previews:
-    """Passes events on, and now and then adds how the pictures look. Those of a batch are shown together."""
-
-    def __init__(self, bagel: Bagel, emit: Emit, wanted: bool) -> None:
-        self.bagel, self.emit, self.wanted = bagel, emit, wanted
-        self.next = time.perf_counter()
-        self._shown: tuple[int, float] = (0, 0.0)
-
-    def __call__(self, index: int, event: Any) -> None:
-        if not isinstance(event, ImageStep):
-            self.emit(index, event)
-            return
-        self.emit(index, replace(event, latent=event.latent[:0]))
-        now = time.perf_counter()
-        together = self._shown == (event.update, event.t)
-        if not self.wanted or event.update == event.updates or (now < self.next and not together):
-            return
-        self._shown = event.update, event.t
-        self.emit(index, Preview(self.bagel.runtime.decode(event.latent, event.grid)))
-        cost = time.perf_counter() - now
-        self.next = max(self.next, time.perf_counter()) + max(cost * REST, 0.3)
+MOST_PICTURES = 4
+"""Of one reply, where the model decides what comes."""
 
 
 def pictures(images: Sequence[Image.Image], prompt: str, options: ImageOptions, count: int, preview: bool) -> Work:
-    """Draws, or edits where there are pictures; -> a Result for each of `count`, with seeds one apart."""
-    first = seed_of(options)
-    seeds = [first + i for i in range(count)]
+    """Draws, or edits where there are pictures; -> a Result for each of `count`, with seeds one apart. options:
+    settled."""
+    inputs: list[Input] = [*images, Text(prompt)]
+    first = jobs.seed_of(options)
 
-    def work(bagel: Bagel, emit: Emit) -> list[Result]:
-        show: Any = Previews(bagel, emit, preview)
-        if images:
-            return bagel.edit([list(images)] * count, [prompt] * count, options, seed=seeds, progress=show)
-        return bagel.draw([prompt] * count, options, seed=seeds, progress=show)
+    def work(bagel: Bagel, pace: Callable[[], Pace]) -> Order:
+        each = [jobs.draw(bagel.runtime, inputs, replace(options, seed=first + number)) for number in range(count)]
+        return Order(_shown(bagel.runtime, each, pace, preview), weight_of(inputs, options))
 
     return work
 
 
 def answer(images: Sequence[Image.Image], question: str, options: TextOptions) -> Work:
-    def work(bagel: Bagel, emit: Emit) -> Result:
-        return bagel.chat([*images, Text(question)], options, progress=emit)
+    """-> a Result. options: settled."""
+    inputs: list[Input] = [*images, Text(question)]
+    return lambda bagel, pace: Order([jobs.answer(bagel.runtime, inputs, options)], weight_of(inputs, text=options))
 
-    return work
+
+def _shown(runtime: Runtime, each: Sequence[Job], pace: Callable[[], Pace], preview: bool) -> list[Job]:
+    return [with_previews(runtime, job, pace()) for job in each] if preview else list(each)
+
+
+@dataclass(frozen=True)
+class Said:
+    """Something of a conversation. own: the model's, not the user's."""
+
+    item: Input
+    own: bool = False
 
 
 @dataclass(frozen=True)
 class Turn:
     """What a user sends, and what is to come back: "text", "image" or "both"."""
 
-    parts: Sequence[Any]
+    parts: Sequence[Input]
     reply: str
     image: ImageOptions
     text: TextOptions
     preview: bool = True
 
 
-def turn(session: Session | None, asked: Turn) -> Work:
-    """Goes on from a session, which itself stays as it is; -> (the session after the turn, Result)."""
+def turn(conversation: Conversation | None, past: Sequence[Said], asked: Turn) -> Work:
+    """Goes on from a conversation, which itself stays as it is; -> (the conversation after the turn, Result).
+    past: what was said so far, to be read again where the conversation is None."""
 
-    def work(bagel: Bagel, emit: Emit) -> tuple[Session, Result]:
-        show = Previews(bagel, emit, asked.preview)
-        after = Session(bagel.runtime, session.conversation.fork() if session else None, progress=show)
-        for part in asked.parts:
-            show(0, part)  # a good moment to stop
-            after.read(Text(part) if isinstance(part, str) else part)
-        return after, _reply(after, asked)
+    def work(bagel: Bagel, pace: Callable[[], Pace]) -> Order:
+        job = _turn(bagel, conversation, past, asked)
+        again = [] if conversation else [said.item for said in past]
+        held = conversation.cond.length if conversation else 0
+        weight = weight_of([*again, *asked.parts], asked.image, asked.text, held=held)
+        return Order(_shown(bagel.runtime, [job], pace, asked.preview), weight)
 
     return work
 
 
-def _reply(session: Session, asked: Turn) -> Result:
-    if asked.reply == "text":
-        return session.say(asked.text)
+def _turn(bagel: Bagel, conversation: Conversation | None, past: Sequence[Said], asked: Turn) -> Job:
+    runtime, presets = bagel.runtime, bagel.config.presets
+    again = [] if conversation else past
+    size = conversation.size if conversation else None
+    items = [*(said.item for said in again), *asked.parts]
+    sees = size is not None or any(isinstance(item, Image.Image) for item in items)
     # As large as the last picture; the first takes the size asked for.
-    image = replace(asked.image, height=None, width=None) if session.conversation.size else asked.image
-    if asked.reply == "image":
-        return session.draw(image)
-    fields = {
-        name: value
-        for options in (asked.text, image)
-        for name, value in vars(options).items()
-        if value is not None and name != "think"
-    }
-    return session.go_on(max_images=4, **fields)
+    image = replace(asked.image, height=None, width=None) if sees else asked.image
+    image = check_size(settle(image, "edit" if sees else "draw", presets), bagel.config)
+    text = settle(asked.text, "chat", presets)
+    drawn, written = (None if asked.reply == "text" else image), (None if asked.reply == "image" else text)
+    held = conversation.cond.length if conversation else 0
+    with runtime.room.held(demand_of(runtime.checkpoint, items, drawn, written, held=held, size=size)):
+        result = Result(seed=jobs.seed_of(image if drawn else text))
+        with result.stats.phase("read"):
+            before: Any = conversation or Conversation(runtime)
+            for said in again:
+                reading = turns.read_own(before, said.item) if said.own else turns.read(before, [said.item])
+                before = yield from reading
+            before = yield from turns.read(before, asked.parts)
+        after = yield from _reply(before, asked.reply, image, text, result)
+    return after, result
+
+
+def _reply(before: Conversation, reply: str, image: ImageOptions, text: TextOptions, result: Result) -> Job:
+    if reply == "text":
+        return (yield from turns.say(before, text, result))
+    if reply == "image":
+        return (yield from turns.draw(before, image, result))
+    result.text = ""
+    return (yield from turns.go_on(before, jobs.Plan(max_images=MOST_PICTURES), image, text, result))
