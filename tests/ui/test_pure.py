@@ -361,6 +361,8 @@ def test_a_reader_that_goes_away_stops_its_task(make_host: Callable[..., Host]) 
         return await follow(host, answer([], "what?", SHORT))
 
     results(asyncio.run(leave()))
+    assert host.worker is not None
+    assert host.worker.scheduler.metrics.ended["cancelled"] == 1
 
 
 def test_those_who_wait_are_told_their_place(make_host: Callable[..., Host]) -> None:

@@ -6,11 +6,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bagel.errors import InputError
 from bagel.infer.pipeline import Bagel, find_model, is_random
 from bagel.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    from bagel.app.ui.page import Page
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_UPLOAD = "64mb"
@@ -43,11 +46,11 @@ def serve(
     place: Place,
     *,
     wait: bool = True,
-) -> Any:
-    """Opens the page at once and loads the model behind it; with `wait` until Ctrl-C. -> Gradio's Blocks.
+) -> Page:
+    """Opens the page at once and loads the model behind it; with `wait` until Ctrl-C.
 
     Raises InputError where Gradio is missing or the port is taken."""
-    gradio = _gradio()
+    _import_gradio()
     from bagel.app.ui.history import History
     from bagel.app.ui.host import Host
     from bagel.app.ui.page import Page
@@ -82,19 +85,17 @@ def serve(
         try:
             page.blocks.block_thread()
         finally:
-            host.close()
-            gradio.close_all(verbose=False)
-    return page.blocks
+            page.close()
+    return page
 
 
-def _gradio() -> Any:
+def _import_gradio() -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        import gradio
+        import gradio  # noqa: F401
     except ImportError:
         raise InputError("the page needs Gradio; install it: pip install 'bagel-mot[ui]'.") from None
-    return gradio
 
 
 def _middleware() -> list[Any]:

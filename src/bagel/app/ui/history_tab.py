@@ -108,7 +108,7 @@ class HistoryTab:
         language = self.desk.language
         shown = [self.note, self.made_from, self.table, self.use, self.found]
         gr.on([self.tab.select, self.refresh.click], self._newest, None, self.shown, **QUIET)
-        self.drop.upload(self._read, [self.drop, language], shown, **QUIET)
+        self.drop.upload(self._dropped, [self.drop, language], [self.drop, *shown], **QUIET)
         self.shown.select(self._pick, [self.shown, language], shown, **QUIET)
         goals = [self.desk.goal, self.note]
         for maker in self.makers.values():
@@ -124,6 +124,10 @@ class HistoryTab:
 
     def _newest(self, request: gr.Request) -> list[str] | None:
         return [str(path) for path in self.desk.history.newest(visitor_of(request))] or None
+
+    def _dropped(self, path: str, language: str, request: gr.Request) -> list[Any]:
+        """The box is empty again, for the next."""
+        return [None, *self._read(path, language, request)]
 
     def _pick(self, event: gr.SelectData, shown: Any, language: str, request: gr.Request) -> list[Any]:
         return self._read(paths_in(shown)[event.index], language, request)

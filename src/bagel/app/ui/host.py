@@ -112,6 +112,8 @@ class Host:
             yield [(0, Done(error=error.with_traceback(None)))]  # its frames hold the contexts
         finally:
             self._tasks.discard(task)
+            if task.handle is not None:
+                task.handle.close()
 
     def stop(self, owner: str) -> None:
         """Ends the tasks of an owner, or of all owners that begin so; from any thread."""

@@ -40,6 +40,11 @@ class Page:
             self.shelf = talk.shelf
             self._wire(desk, (draw, edit), talk)
 
+    def close(self) -> None:
+        """Ends all tasks and the page."""
+        self.host.close()
+        self.blocks.close(verbose=False)
+
     def _head(self, words: Words) -> None:
         with gr.Row(elem_id="head"):
             words(gr.Markdown, wording={"value": lambda language: "# " + say("title", language)})
