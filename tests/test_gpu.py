@@ -155,6 +155,46 @@ def test_group_norm():
     plain = F.group_norm(x.double(), 32, weight.double(), bias.double(), 1e-6)
     assert distance(group_norm(x, 32, weight, bias, 1e-6, False), plain) < 3e-3
     assert distance(group_norm(x, 32, weight, bias, 1e-6, True), F.silu(plain)) < 3e-3
+    before = normal(len(weight)) * 3
+    moved = F.group_norm(x.double() + before.double()[:, None, None], 32, weight.double(), bias.double(), 1e-6)
+    assert distance(group_norm(x, 32, weight, bias, 1e-6, False, before), moved) < 3e-3
+
+
+def test_a_resnet_block_of_the_autoencoder():
+    """Convolutions whose bias is added by what follows them."""
+    from bagel.model.vae import ResnetBlock
+
+    block = ResnetBlock(64, 96).to(CUDA).double()
+    x = torch.randn(2, 64, 24, 40, device=CUDA, dtype=torch.float64)
+    wanted = block(x)
+    fast = block.bfloat16().to(memory_format=torch.channels_last).requires_grad_(False)
+    with torch.inference_mode():
+        found = fast(x.bfloat16().contiguous(memory_format=torch.channels_last))
+    assert distance(found, wanted.detach()) < 1e-2
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("width", [64, 72, 128])
+def test_attention_over_runs(causal, width):
+    """FlashAttention over runs against the definition, forward and backward, twice the same."""
+    import numpy as np
+
+    from bagel.model.varlen import run_attention
+    from bagel.runs import Runs
+
+    runs = Runs.of(np.array([70, 3, 200]), np.array([130, 3, 333]))
+    q, k, v = normal(273, 4, width), normal(466, 2, width), normal(466, 2, width)
+    weight = normal(273, 4, width)
+
+    def all_of(device, dtype):
+        inputs = [x.to(device, dtype).requires_grad_() for x in (q, k, v)]
+        out = run_attention(*inputs, runs.to(device), causal)
+        return [out.detach(), *torch.autograd.grad((out * weight.to(device, dtype)).sum(), inputs)]
+
+    found, again, wanted = all_of(CUDA, torch.bfloat16), all_of(CUDA, torch.bfloat16), all_of("cpu", torch.float32)
+    for one, other, exact in zip(found, again, wanted, strict=True):
+        assert torch.equal(one, other)
+        assert distance(one.cpu(), exact) < 1e-2
 
 
 def test_fast_attention_equals_the_plain_one(models, monkeypatch):

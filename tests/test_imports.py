@@ -20,7 +20,7 @@ MODULES = {
 }
 
 BASE = {"errors", "options", "sequence"}
-MODEL = BASE | {"tokens", "images", "pack", "model"}
+MODEL = BASE | {"tokens", "images", "pack", "runs", "model"}
 LOADED = MODEL | {"checkpoint", "parallel", "packed_files", "devices", "lora", "lora_files"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "devices": {"errors"},
     "tokens": BASE,
     "images": BASE,
+    "runs": {"sequence"},
     "pack": {"sequence", "images", "errors"},
     "model": MODEL,
     "tensor_files": {"errors"},
@@ -47,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hub_bars": {"errors", "hub_clients"},
     "hub": {"errors", "hub_clients", "hub_bars"},
     "infer": LOADED | {"infer", "hub", "memory"},
-    "data": {"data", "sequence", "pack", "tokens", "images", "errors", "model.config", "world"},
+    "data": {"data", "sequence", "pack", "runs", "tokens", "images", "errors", "model.config", "world"},
     "bench": LOADED | {"bench", "infer", "memory", "options", "version"},
     "train": LOADED | {"train", "data", "infer", "eval", "version", "bench"},
     "mini": LOADED | {"mini", "data", "train", "world", "eval", "infer", "options", "version"},

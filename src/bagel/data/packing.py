@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from bagel.data.encode import CLEAN, Encoded, Piece
 from bagel.images import from_levels
 from bagel.pack import Pack, PackRules, pack
+from bagel.runs import PackRuns
 from bagel.sequence import Kind, Span
 
 
@@ -26,6 +27,7 @@ class TrainPack:
     """A pack and its targets. Rows are in stored order (see `bagel.sequence.Layout`).
 
     pack: `latents` are empty [G, 0] until the trainer has encoded `picture(k)` and noised it.
+    runs: the pack's attention without a mask, where that is cheaper (see `bagel.runs`).
     ce_rows: int64 [C] und rows whose logits have the labels ce_labels: int64 [C], of weight
         ce_weights: float32 [C]; the loss is sum(ce x weight) / sum(weight), both over all ranks.
     mse_rows: int64 [M] gen rows with a velocity to learn.
@@ -41,6 +43,7 @@ class TrainPack:
     """
 
     pack: Pack
+    runs: PackRuns | None
     ce_rows: Tensor
     ce_labels: Tensor
     ce_weights: Tensor
@@ -102,11 +105,13 @@ class TrainPack:
     def to(self, device: torch.device | str) -> TrainPack:
         """All but `normals` moves; what came from `pin_memory` moves without waiting."""
         moved = {name: getattr(self, name).to(device, non_blocking=True) for name in _MOVED}
-        return replace(self, pack=self.pack.to(device), **moved)
+        runs = self.runs and self.runs.to(device)
+        return replace(self, pack=self.pack.to(device), runs=runs, **moved)
 
     def pin_memory(self) -> TrainPack:
         """Called by the loader's pinning thread."""
-        return replace(self, pack=_pinned(self.pack), **{name: getattr(self, name).pin_memory() for name in _MOVED})
+        pinned = {name: getattr(self, name).pin_memory() for name in _MOVED}
+        return replace(self, pack=_pinned(self.pack), runs=self.runs and self.runs.pin_memory(), **pinned)
 
 
 _MOVED = ("ce_rows", "ce_labels", "ce_weights", "mse_rows", "levels")
@@ -146,6 +151,7 @@ def assemble(samples: Sequence[Encoded], rules: PackRules, shift: float, reweigh
     ce_rows, mse_rows = _integers(targets.ce_rows), _integers(targets.mse_rows)
     return TrainPack(
         pack=replace(made, times=times_of(normals, shift)),
+        runs=PackRuns.of(made.layout),
         ce_rows=ce_rows,
         ce_labels=_integers(targets.labels),
         ce_weights=torch.tensor(targets.weights, dtype=torch.float32),

@@ -35,6 +35,8 @@ class Card:
     @classmethod
     def of(cls, device: torch.device) -> Card:
         """A GPU, with what other processes leave free and what this one holds without using it."""
+        if device.index is None:  # some of what follows wants the number
+            device = torch.device(device.type, torch.cuda.current_device())
         free, total = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         fraction = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)  # newer than PyTorch 2.5

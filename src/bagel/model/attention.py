@@ -1,6 +1,6 @@
-"""Attention behind one signature: `attend` for one run of queries, `PackAttention` for a training pack.
-PyTorch's own kernels only (cuDNN or flash through SDPA, FlexAttention for packs); nothing compiles before
-its first use.
+"""Attention behind one signature: `attend` for one run of queries; for a training pack `RunAttention`, or
+`PackAttention` where that cannot be. PyTorch's own kernels only (cuDNN or flash through SDPA, flash over runs,
+FlexAttention with a mask); nothing compiles before its first use.
 
 Letters: Q queries, K keys, N query heads, M key/value heads (N a multiple of M), H head width, T tokens.
 """
@@ -11,10 +11,13 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bagel.model.varlen import can_run, list_keys, reorder, run_attention
+from bagel.runs import PackRuns, Runs
 from bagel.sequence import Layout, visible
 
 
@@ -69,16 +72,41 @@ class PackAttention:
         return out[:split], out[split:]
 
 
-class PictureAttention:
-    """Full attention inside each picture of a row of them; `lengths`: patches of each. One FlexAttention call
-    where gradients are wanted (its backward gives the same numbers every time), else picture by picture."""
+class RunAttention:
+    """Attention over a whole pack as runs of queries over runs of keys: as `PackAttention`, without a mask, and in
+    a kernel that is made for it. Takes what `bagel.model.varlen.can_run` says."""
 
-    def __init__(self, lengths: Sequence[int], device: torch.device, *, flex: bool | None = None) -> None:
+    def __init__(self, runs: PackRuns) -> None:
+        self.runs = runs
+
+    def __call__(self, layer: int, und: QKV, gen: QKV) -> tuple[Tensor, Tensor]:
+        runs = self.runs
+        q = reorder(torch.cat((und.q, gen.q)), runs.order, runs.place)
+        k, v = (list_keys(torch.cat(pair), runs) for pair in ((und.k, gen.k), (und.v, gen.v)))
+        queries, keys = runs.num_full, runs.num_full_keys
+        full = run_attention(q[:queries], k[:keys], v[:keys], runs.full, causal=False)
+        causal = run_attention(q[queries:], k[keys:], v[keys:], runs.causal, causal=True)
+        out = reorder(torch.cat((full, causal)), runs.place, runs.order)
+        split = und.q.shape[0]
+        return out[:split], out[split:]
+
+
+class PictureAttention:
+    """Full attention inside each picture of a row of them; `lengths`: patches of each. Where gradients are wanted on
+    a GPU one call for all (over runs, or FlexAttention for heads that the former does not take), else picture by
+    picture. like: queries, for their device, kind and head width [..., H]."""
+
+    def __init__(self, lengths: Sequence[int], like: Tensor, *, flex: bool | None = None) -> None:
         self.lengths = list(lengths)
-        wanted = device.type == "cuda" and torch.is_grad_enabled() if flex is None else flex
-        self.mask = _picture_mask(self.lengths, device) if wanted and self.lengths else None
+        at_once = bool(self.lengths) and like.is_cuda and torch.is_grad_enabled()
+        runs = at_once and flex is None and can_run(like.device, like.dtype, like.shape[-1])
+        self.runs = Runs.of(np.array(lengths), np.array(lengths)).to(like.device) if runs else None
+        masked = at_once and not runs if flex is None else flex
+        self.mask = _picture_mask(self.lengths, like.device) if masked and self.lengths else None
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self.runs is not None:
+            return run_attention(q, k, v, self.runs, causal=False)
         if self.mask is not None:
             return _flex(q, k, v, self.mask)
         if not self.lengths:

@@ -139,14 +139,36 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x.float() * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
 
 
-def group_norm(x: Tensor, norm: nn.GroupNorm, silu: bool) -> Tensor:
-    """norm(x), through SiLU if asked: x [B, C, height, width]."""
-    if _fused(x) and x.is_contiguous(memory_format=torch.channels_last):
+def group_norm(x: Tensor, norm: nn.GroupNorm, silu: bool, bias: Tensor | None = None) -> Tensor:
+    """norm(x + bias), through SiLU if asked: x [B, C, height, width], bias [C]."""
+    if _fused_picture(x):
         from bagel.model.triton_group_norm import group_norm as fused
 
-        return fused(x, norm.num_groups, norm.weight, norm.bias, norm.eps, silu)
-    y = norm(x)
+        return fused(x, norm.num_groups, norm.weight, norm.bias, norm.eps, silu, bias)
+    y = norm(x if bias is None else x + bias[:, None, None])
     return F.silu(y) if silu else y
+
+
+def convolve(x: Tensor, conv: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+    """conv(x), and the bias [C] that is still to be added: on a GPU the library adds it in a pass of its own over the
+    whole picture, which whatever reads the result next can do for nothing."""
+    if _fused_picture(x) and conv.bias is not None:
+        return F.conv2d(x, conv.weight, None, conv.stride, conv.padding), conv.bias
+    return conv(x), None
+
+
+def add_pictures(x: Tensor, y: Tensor, *biases: Tensor | None) -> Tensor:
+    """x + y + biases: x, y [B, C, height, width], biases [C]."""
+    given = [bias for bias in biases if bias is not None]
+    if not given:
+        return x + y
+    from bagel.model.triton_group_norm import add
+
+    return add(x, y, sum(given[1:], given[0]))
+
+
+def _fused_picture(x: Tensor) -> bool:
+    return _fused(x) and x.is_contiguous(memory_format=torch.channels_last)
 
 
 # --- which form -------------------------------------------------------------------------------------------

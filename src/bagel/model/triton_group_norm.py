@@ -51,19 +51,46 @@ def _apply(  # type: ignore[no-untyped-def]
     tl.store(out_ptr + offset, y.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
-    """x [B, C, H, W], channels last -> the same, normalised per picture and group, through SiLU if asked."""
+@triton.jit
+def _add(x_ptr, y_ptr, bias_ptr, out_ptr, count, channels, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = place < count
+    x = tl.load(x_ptr + place, mask=mask, other=0.0).to(tl.float32)
+    y = tl.load(y_ptr + place, mask=mask, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + place % channels, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out_ptr + place, (x + y + bias).to(out_ptr.dtype.element_ty), mask=mask)
+
+
+def add(x: Tensor, y: Tensor, bias: Tensor) -> Tensor:
+    """x + y + bias: x, y [B, C, H, W], channels last; bias [C]."""
+    y = y.contiguous(memory_format=torch.channels_last)
+    out = torch.empty_like(x)
+    _add[(triton.cdiv(x.numel(), 2048),)](x, y, bias, out, x.numel(), x.shape[1], BLOCK=2048)
+    return out
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, before: Tensor | None = None
+) -> Tensor:
+    """x [B, C, H, W], channels last, plus `before` [C] -> the same, normalised per picture and group, through SiLU if
+    asked."""
     pictures, channels, height, width = x.shape
     places, block = height * width, triton.next_power_of_2(channels)
     rows = max(1, 8192 // block)
     parts = triton.cdiv(places, _SLICE)
     sums = torch.empty(pictures, parts, 2, channels, dtype=torch.float32, device=x.device)
     _sums[(parts, pictures)](x, sums, places, channels, STEPS=triton.cdiv(_SLICE, rows), ROWS=rows, BLOCK=block)
-    by_group = sums.double().sum(1).unflatten(-1, (groups, -1)).sum(-1) / (places * channels // groups)
+    moments = sums.double().sum(1)
+    if before is not None:  # of x + b: sum x + P b, sum x^2 + 2 b sum x + P b^2
+        total, squares = moments.unbind(1)
+        moments = torch.stack((total + places * before, squares + before * (2 * total + places * before)), dim=1)
+    by_group = moments.unflatten(-1, (groups, -1)).sum(-1) / (places * channels // groups)
     mean, square = by_group.unbind(1)
     size = ((square - mean * mean).clamp_min(0) + eps).rsqrt().repeat_interleave(channels // groups, dim=1)
     scale = (size * weight).float()
     shift = (bias - mean.repeat_interleave(channels // groups, dim=1) * size * weight).float()
+    if before is not None:
+        shift = shift + scale * before
     out = torch.empty_like(x)
     _apply[(triton.cdiv(places, rows), pictures)](
         x, scale, shift, out, places, channels, SILU=silu, ROWS=rows, BLOCK=block

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bagel.model.config import VAEConfig
-from bagel.model.kernels import group_norm
+from bagel.model.kernels import add_pictures, convolve, group_norm
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -33,9 +33,10 @@ class ResnetBlock(nn.Module):
             self.nin_shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(group_norm(x, self.norm1, silu=True))
-        h = self.conv2(group_norm(h, self.norm2, silu=True))
-        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+        h, bias = convolve(group_norm(x, self.norm1, silu=True), self.conv1)
+        h, bias = convolve(group_norm(h, self.norm2, silu=True, bias=bias), self.conv2)
+        kept, kept_bias = convolve(x, self.nin_shortcut) if hasattr(self, "nin_shortcut") else (x, None)
+        return add_pictures(h, kept, bias, kept_bias)
 
 
 class AttnBlock(nn.Module):

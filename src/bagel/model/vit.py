@@ -39,6 +39,7 @@ class ViT(nn.Module):
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
+        self.num_heads = config.num_attention_heads
         self.patch = nn.Linear(config.patch_width, config.hidden_size)
         self.position = nn.Embedding(config.table_side**2, config.hidden_size)
         self.layers = nn.ModuleList(ViTBlock(config) for _ in range(config.num_built_layers))
@@ -48,7 +49,7 @@ class ViT(nn.Module):
         """patches [P, patch_size^2 x 3], channel last inside each; position int64 [P] into the learned
         table; lengths: patches per picture. -> [P, D]"""
         x = self.patch(patches) + self.position(position)
-        attend = PictureAttention(lengths, x.device)
+        attend = PictureAttention(lengths, x.unflatten(-1, (self.num_heads, -1)))
         for block in self.layers:
             x = block(x, attend)
         return self.post_norm(x)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bagel.data.packing import TrainPack
-from bagel.model.attention import PackAttention
+from bagel.model.attention import Attend, PackAttention, RunAttention
 from bagel.train.loss import Counts
 from bagel.train.noise import LatentEncoder, noised
 
@@ -34,16 +34,16 @@ class Ready:
 
     batch: TrainPack
     target: Tensor
-    attend: PackAttention
+    attend: Attend
     counts: Counts
 
 
 class Feed:
-    """Hands out packs; `ahead` prepares those of the next step."""
+    """Hands out packs; `ahead` prepares those of the next step. runs: whether the device attends over runs."""
 
-    def __init__(self, data: Data, encoder: LatentEncoder, device: torch.device) -> None:
+    def __init__(self, data: Data, encoder: LatentEncoder, device: torch.device, runs: bool) -> None:
         self._packs = iter(data)
-        self._encoder, self._device = encoder, device
+        self._encoder, self._device, self._runs = encoder, device, runs
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._waiting: list[Ready] = []
         self._safe: torch.cuda.Event | None = None
@@ -76,4 +76,6 @@ class Feed:
         counts = Counts.of([pack])
         moved = pack.to(self._device)
         batch, target = noised(moved, self._encoder(moved))
-        return Ready(batch, target, PackAttention(batch.pack.layout), counts)
+        by_runs = self._runs and batch.runs is not None
+        attend = RunAttention(batch.runs) if by_runs else PackAttention(batch.pack.layout)  # type: ignore[arg-type]
+        return Ready(batch, target, attend, counts)

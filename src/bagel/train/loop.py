@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bagel.model.varlen import can_run
 from bagel.train import config as configs
 from bagel.train import optim, parallel, samples, state
 from bagel.train.config import RESOLVED, TrainConfig
@@ -130,10 +131,16 @@ class Trainer:
         self.setup, self.reporter, self.stop = setup, reporter, stop
         self.config, self.world, self.model = setup.config, setup.world, setup.checkpoint.model
         self.number = self.first = step
-        self.feed = Feed(setup.data, setup.encoder, self.world.device)
+        self.feed = self.fed_by(setup.data)
         self.peak = peak_flops(self.world.device)
         self.unread: Done | None = None
         self.waited = 0.0
+
+    def fed_by(self, data: Data) -> Feed:
+        device = self.world.device
+        compute = parallel.compute_dtype(self.config.parallel, device)
+        by_runs = can_run(device, compute, self.model.config.llm.head_dim)
+        return Feed(data, self.setup.encoder, device, by_runs)
 
     def run(self) -> None:
         ended = self.number >= self.config.steps

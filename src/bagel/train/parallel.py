@@ -168,7 +168,7 @@ _ATTENTION = tuple(
 def _keep_below(width: int) -> Callable[..., CheckpointPolicy]:
     from torch._higher_order_ops.flex_attention import flex_attention
 
-    kept = (*_ATTENTION, flex_attention)
+    kept = (*_ATTENTION, flex_attention, torch.ops.bagel.run_attention.default)
 
     def policy(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
         if op in kept:

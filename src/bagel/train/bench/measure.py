@@ -24,7 +24,6 @@ from bagel.train.bench.build import trainer
 from bagel.train.bench.fed import loader
 from bagel.train.bench.shapes import Mix, Packs, model_config
 from bagel.train.config import ParallelPart
-from bagel.train.feed import Feed
 from bagel.train.log import flops, memory_gib, peak_flops
 from bagel.train.loop import Agreed, Done, Trainer
 from bagel.train.parallel import World
@@ -180,8 +179,8 @@ def _timed(
         )
     if options.profile:
         say("profiling")
-        made._update = where.marked(made._update)  # type: ignore[method-assign]
-        row["where"], kernels = where.profiled(made.step, world.device, 1)
+        kinds, kernels = where.profiled(made.step, world.device, 1)
+        row["where"] = where.with_update(kinds, 1000 * _update_seconds(made))
         row["kernels"] = [kernel._asdict() for kernel in kernels]
     if options.loader and not options.lora:
         say("from files, through the data loader")
@@ -190,6 +189,25 @@ def _timed(
         except torch.cuda.OutOfMemoryError:  # packs from files differ in size
             row["fed"] = {"variant": "the same from files"}
     return row
+
+
+def _update_seconds(made: Trainer) -> float:
+    """Of the optimiser alone, on gradients of zeros."""
+    given = made.setup.parameters.values()
+
+    def update() -> None:
+        for parameter in given:
+            parameter.grad = torch.zeros_like(parameter)
+        made._update(0.0)
+
+    def zeros() -> None:
+        for parameter in given:
+            parameter.grad = torch.zeros_like(parameter)
+
+    device = made.world.device
+    both, one = where.seconds(update, device, 3), where.seconds(zeros, device, 3)
+    made.setup.optimizer.zero_grad()
+    return max(0.0, both - one)
 
 
 def _steps(made: Trainer, count: int) -> tuple[list[float], list[Agreed]]:
@@ -219,7 +237,7 @@ def _fed(made: Trainer, options: BenchOptions, config: ModelConfig, tokens: int)
     with TemporaryDirectory() as folder:
         mix = Mix.of(options.lora, options.smoke)
         data = loader(Path(folder), config, mix, made.setup.checkpoint.tokenizer, tokens, options.workers, pinned)
-        made.feed = Feed(data, made.setup.encoder, made.world.device)
+        made.feed = made.fed_by(data)
         made.waited = 0.0
         for _ in range(options.warmup + options.workers):
             made.step()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile
 
 from bagel.bench.ceilings import copy_rate, seconds
 from bagel.model.config import ModelConfig
@@ -47,8 +47,7 @@ def kind_of(kernel: str) -> str:
 
 def profiled(step: Callable[[], object], device: torch.device, steps: int) -> tuple[dict[str, float], list[Kernel]]:
     """Milliseconds a step by kind of work, and the kernels that took longest. On a GPU the kernels' own times, which
-    overlap on side streams: their sum may exceed the step. What was launched inside `optimiser` (a range) counts as
-    that whatever its name."""
+    overlap on side streams: their sum may exceed the step."""
     gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
     with profile(activities=activities) as prof:
@@ -64,35 +63,16 @@ def profiled(step: Callable[[], object], device: torch.device, steps: int) -> tu
             took = event.device_time if gpu else event.self_cpu_time_total
             spent[kind_of(event.name)] += took
             named[event.name].append(took)
-    _move_optimiser(spent, prof, gpu)
     kinds = {kind: spent[kind] / 1000 / steps for kind, _ in _KINDS if spent[kind] > 0}
     longest = sorted(named, key=lambda name: -sum(named[name]))[:LONGEST]
     return kinds, [Kernel(name[:120], sum(named[name]) / 1000 / steps, len(named[name]) / steps) for name in longest]
 
 
-def _move_optimiser(spent: dict[str, float], prof: Any, gpu: bool) -> None:
-    """A compiled optimiser's kernels have names like any other's."""
-    inside = sum(
-        (event.device_time_total if gpu else event.cpu_time_total)
-        for event in prof.key_averages()
-        if event.key == UPDATE and event.device_type == torch.autograd.DeviceType.CPU
-    )
-    moved = max(0.0, min(inside - spent["optimiser"], spent["elementwise"]))
-    spent["optimiser"] += moved
-    spent["elementwise"] -= moved
-
-
-UPDATE = "bench: update"
-
-
-def marked(update: Callable[..., Any]) -> Callable[..., Any]:
-    """`Trainer._update` under a range of the profiler."""
-
-    def inside(*args: Any) -> Any:
-        with record_function(UPDATE):
-            return update(*args)
-
-    return inside
+def with_update(kinds: dict[str, float], ms: float) -> dict[str, float]:
+    """A compiled optimiser's kernels have names like any other's: `ms`, what the update took by itself, is counted
+    as the optimiser's and no longer as elementwise."""
+    moved = max(0.0, min(ms - kinds.get("optimiser", 0.0), kinds.get("elementwise", 0.0)))
+    return {**kinds, "optimiser": kinds.get("optimiser", 0.0) + moved, "elementwise": kinds["elementwise"] - moved}
 
 
 def ceilings(config: ModelConfig, rows: int, device: torch.device, dtype: torch.dtype) -> dict[str, float]:

@@ -1,0 +1,206 @@
+"""Attention over runs of varied length (see `bagel.runs`), with gradients.
+
+On a GPU FlashAttention-2 as PyTorch ships it; elsewhere, and as its definition, run by run in plain PyTorch. Both
+are operators of their own, so that `torch.compile` and selective recomputation see one call.
+
+Letters: Q queries and K keys of all runs end to end, R runs, N query heads, M key/value heads, H head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bagel.runs import PackRuns, Runs
+
+
+def run_attention(q: Tensor, k: Tensor, v: Tensor, runs: Runs, causal: bool) -> Tensor:
+    """q [Q, N, H], k and v [K, M, H] -> [Q, N, H]: each run of queries over its own run of keys, the last query
+    seeing the last key. On a GPU bf16 or float16 with H a multiple of 8."""
+    out: Tensor = _attention(
+        q, k, v, runs.query_ends, runs.key_ends, runs.longest_query, runs.longest_key, causal
+    )[0]  # fmt: skip
+    return out
+
+
+def can_run(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
+    """Whether the kernel of a GPU takes such heads."""
+    kind = dtype in (torch.bfloat16, torch.float16)
+    return device.type == "cuda" and kind and head_width % 8 == 0 and torch.version.hip is None
+
+
+def reorder(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+    """x[order] of a permutation: its gradient is a gather too, not a scatter."""
+    return _Reorder.apply(x, order, inverse)
+
+
+def list_keys(x: Tensor, runs: PackRuns) -> Tensor:
+    """x [T, ...] -> [L, ...], the keys as the runs see them. The gradient of a row is the sum over its copies, in
+    their order: the same numbers every time."""
+    return _ListKeys.apply(x, runs.keys, runs.copies)
+
+
+class _Reorder(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return x[order]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad[ctx.saved_tensors[0]], None, None
+
+
+class _ListKeys(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keys: Tensor, copies: Tensor) -> Tensor:
+        ctx.save_for_backward(copies)
+        return x[keys]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        copies = ctx.saved_tensors[0]
+        listed = copies < len(grad)
+        each = grad[torch.where(listed, copies, 0)].float()
+        summed = torch.where(listed[..., None, None], each, 0.0).sum(1)
+        return summed.to(grad.dtype), None, None
+
+
+@contextmanager
+def same_every_time() -> Iterator[None]:
+    """FlashAttention's backward without atomic sums, so that a resumed run goes on with the same numbers."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@torch.library.custom_op("bagel::run_attention", mutates_args=())
+def _attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    query_ends: Tensor,
+    key_ends: Tensor,
+    longest_query: int,
+    longest_key: int,
+    causal: bool,
+) -> tuple[Tensor, Tensor]:
+    """-> what the queries receive, and the logarithm of their sums, float32 [N, Q]."""
+    if q.is_cuda:
+        out = torch.ops.aten._flash_attention_forward(
+            q, k, v, query_ends, key_ends, longest_query, longest_key, 0.0, causal, False
+        )
+        return out[0], out[1]
+    outs = [_one(*one, causal) for one in _each(q, k, v, query_ends, key_ends)]
+    received = torch.cat([out for out, _ in outs]) if outs else torch.empty_like(q)
+    sums = torch.cat([total for _, total in outs], dim=1) if outs else q.new_empty(q.shape[1], 0).float()
+    return received, sums
+
+
+@_attention.register_fake
+def _(q: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(q), q.new_empty(q.shape[1], q.shape[0], dtype=torch.float32)
+
+
+@torch.library.custom_op("bagel::run_attention_backward", mutates_args=())
+def _attention_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    sums: Tensor,
+    query_ends: Tensor,
+    key_ends: Tensor,
+    longest_query: int,
+    longest_key: int,
+    causal: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if q.is_cuda:
+        unused = torch.zeros(2, dtype=torch.uint64, device=q.device)
+        with same_every_time():
+            made = torch.ops.aten._flash_attention_backward(
+                grad.contiguous(), q, k, v, out, sums, query_ends, key_ends, longest_query, longest_key, 0.0, causal,
+                unused, unused,
+            )  # fmt: skip
+        return made[0], made[1], made[2]
+    ends = query_ends.tolist()
+    made = [
+        _one_backward(grad[first:last], *one, out[first:last], sums[:, first:last], causal)
+        for first, last, one in zip(ends, ends[1:], _each(q, k, v, query_ends, key_ends), strict=False)
+    ]
+    if not made:
+        return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    dq, dk, dv = (torch.cat(parts) for parts in zip(*made, strict=True))
+    return dq, dk, dv
+
+
+@_attention_backward.register_fake
+def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs[:3], *output, *inputs[3:5])
+    ctx.rest = inputs[5:]
+
+
+def _gradients(ctx: Any, grad: Tensor, grad_sums: Any) -> tuple[Any, ...]:
+    q, k, v, out, sums, query_ends, key_ends = ctx.saved_tensors
+    made = _attention_backward(grad, q, k, v, out, sums, query_ends, key_ends, *ctx.rest)
+    return (*made, None, None, None, None, None)
+
+
+_attention.register_autograd(_gradients, setup_context=_keep)
+
+
+def _each(q: Tensor, k: Tensor, v: Tensor, query_ends: Tensor, key_ends: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    lengths = [(ends[1:] - ends[:-1]).tolist() for ends in (query_ends, key_ends)]
+    return list(zip(q.split(lengths[0]), k.split(lengths[1]), v.split(lengths[1]), strict=True))
+
+
+def _one(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+    """One run, in float32."""
+    scores, wide = _scores(q, k, causal), _widened(v, q)
+    received = torch.einsum("nqk,knh->qnh", F.softmax(scores, dim=-1), wide)
+    return received.to(q.dtype), scores.logsumexp(-1)
+
+
+def _one_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, sums: Tensor, causal: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """FlashAttention's backward (arXiv 2205.14135, algorithm 4), one run at once."""
+    grad, scale = grad.float(), q.shape[2] ** -0.5
+    share = (_scores(q, k, causal) - sums[..., None]).exp()
+    through = torch.einsum("qnh,knh->nqk", grad, _widened(v, q)) - (grad * out.float()).sum(-1).t()[..., None]
+    to_scores = share * through * scale
+    dq = torch.einsum("nqk,knh->qnh", to_scores, _widened(k, q))
+    dk = torch.einsum("nqk,qnh->knh", to_scores, q.float())
+    dv = torch.einsum("nqk,qnh->knh", share, grad)
+    return dq.to(q.dtype), _narrowed(dk, k), _narrowed(dv, v)
+
+
+def _scores(q: Tensor, k: Tensor, causal: bool) -> Tensor:
+    """float32 [N, Q, K]; -inf for what is not seen."""
+    scores = torch.einsum("qnh,knh->nqk", q.float(), _widened(k, q)) * q.shape[2] ** -0.5
+    if causal:
+        seen = torch.ones(len(q), len(k), dtype=torch.bool, device=q.device).tril(len(k) - len(q))
+        scores = scores.masked_fill(~seen, float("-inf"))
+    return scores
+
+
+def _widened(x: Tensor, q: Tensor) -> Tensor:
+    """Key or value heads, each as often as there are query heads for it: float32 [K, N, H]."""
+    return x.float().repeat_interleave(q.shape[1] // x.shape[1], dim=1)
+
+
+def _narrowed(wide: Tensor, like: Tensor) -> Tensor:
+    return wide.unflatten(1, (like.shape[1], -1)).sum(2).to(like.dtype)

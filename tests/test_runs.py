@@ -1,0 +1,88 @@
+"""Attention over runs equals attention with the mask, forward and backward, for layouts of every kind."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bagel.model import varlen
+from bagel.model.attention import QKV, PackAttention, RunAttention
+from bagel.runs import MAX_LISTED, PackRuns, Runs
+from bagel.sequence import Kind, Layout, Segment
+
+N, M, H = 4, 2, 8
+
+
+def segments(rng: random.Random) -> list[Segment]:
+    """Texts, pictures seen, clean and noised latents, clips of joined frames, hidden or not."""
+    made: list[Segment] = []
+    for _ in range(rng.randint(1, 7)):
+        kind = rng.choice(list(Kind))
+        made.append(Segment(kind, 0 if rng.random() < 0.1 else rng.randint(3, 9)))
+        while kind.is_latent and rng.random() < 0.3:
+            made.append(Segment(kind, rng.randint(3, 6), joined=True))
+    return made
+
+
+def heads(layout: Layout, seed: int) -> tuple[QKV, QKV]:
+    generator = torch.Generator().manual_seed(seed)
+    und, gen = layout.num_und, len(layout) - layout.num_und
+
+    def qkv(count: int) -> QKV:
+        return QKV(*(torch.randn(count, n, H, generator=generator, requires_grad=True) for n in (N, M, M)))
+
+    return qkv(und), qkv(gen)
+
+
+def received(attend: RunAttention | PackAttention, und: QKV, gen: QKV) -> list[Tensor]:
+    out = torch.cat(attend(0, und, gen))
+    weights = torch.arange(out.numel()).view_as(out).cos()
+    return [out.detach(), *torch.autograd.grad((out * weights).sum(), [*und, *gen], allow_unused=True)]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_runs_equal_the_mask(seed):
+    rng = random.Random(seed)
+    layout = Layout.of([segments(rng) for _ in range(rng.randint(1, 5))])
+    runs = PackRuns.of(layout)
+    if runs is None:  # a layout with more copies than are worth it
+        pytest.skip("no runs")
+    und, gen = heads(layout, seed)
+    ours = received(RunAttention(runs), und, gen)
+    wanted = received(PackAttention(layout, flex=False), und, gen)
+    for found, expected in zip(ours, wanted, strict=True):
+        if expected is not None:
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_runs_hold():
+    """Text, a picture, a noised picture, two texts that are one run, and a second sample."""
+    text, seen, noised = Segment(Kind.TEXT, 4), Segment(Kind.VIT, 5), Segment(Kind.NOISED, 6)
+    layout = Layout.of([[text, seen, noised, text, Segment(Kind.TEXT, 3)], [text]])
+    runs = PackRuns.of(layout)
+    assert runs is not None
+    assert runs.full.query_ends.tolist() == [0, 5, 11]
+    assert runs.full.key_ends.tolist() == [0, 9, 24]  # text and picture; text, picture and itself
+    assert runs.causal.query_ends.tolist() == [0, 4, 11, 15]
+    assert runs.causal.key_ends.tolist() == [0, 4, 20, 24]  # the noised picture is seen by none of the texts
+    assert (runs.full.longest_query, runs.full.longest_key) == (6, 15)
+    assert (runs.num_full, runs.num_full_keys) == (11, 24)
+    assert runs.order[runs.place].tolist() == list(range(len(layout)))
+    assert runs.copies.shape[1] == 4  # the first text is seen by itself, both pictures, and the later texts
+
+
+def test_too_many_copies_are_left_to_the_mask():
+    pictures = [Segment(Kind.VIT, 3) for _ in range(4 * MAX_LISTED)]
+    assert PackRuns.of(Layout.of([pictures])) is None
+
+
+def test_the_operator_is_sound():
+    """Shapes, strides and gradients as PyTorch checks them."""
+    runs = Runs.of(np.array([3, 2]), np.array([4, 2]))
+    q, k, v = (torch.randn(n, heads, H, requires_grad=True) for n, heads in ((5, N), (6, M), (6, M)))
+    arguments = (q, k, v, runs.query_ends, runs.key_ends, 3, 4, True)
+    torch.library.opcheck(varlen._attention, arguments)
