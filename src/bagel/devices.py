@@ -16,7 +16,7 @@ DTYPES = {
 }
 
 
-PACKED_PRECISIONS = ("fp8", "int8", "nf4")
+PACKED_PRECISIONS = ("bf11", "fp8", "int8", "nf4")
 PRECISIONS = ("bf16", "fp16", "fp32", *PACKED_PRECISIONS)
 """What `precision` may be: the numbers the weights are kept in. The packed ones keep the decoder's products in
 fewer bits and compute in the device's own dtype."""
@@ -47,11 +47,19 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
 def pick_precision(
     precision: str | None, dtype: str | torch.dtype, device: torch.device
 ) -> tuple[torch.dtype, str | None]:
-    """-> the dtype to compute in, and fp8, int8 or nf4 where the weights are kept in fewer bits."""
+    """-> the dtype to compute in, and bf11, fp8, int8 or nf4 where the weights are kept in fewer bits."""
     if precision is not None and precision not in PRECISIONS:
         raise InputError(f"precision {precision!r} is unknown; use one of auto, {', '.join(PRECISIONS)}.")
     packed = precision if precision in PACKED_PRECISIONS else None
+    if packed and dtype == "auto" and device.type == "cpu" and _computes_bf16():
+        return torch.bfloat16, packed
     return pick_dtype(dtype if precision is None or packed else precision, device), packed
+
+
+def _computes_bf16() -> bool:
+    """Whether the processor has instructions for products in bf16, which then are several times as fast."""
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # newer than PyTorch 2.5
+    return bool(known and known())
 
 
 def pick_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:

@@ -1,9 +1,10 @@
 """Packed folders: a quantised model, which loads without the original.
 
 Beside the json files, the tokenizer and `ae.safetensors` lies `packed.safetensors`. Its metadata says
-`bagel_packed` (the version of this layout, 1) and `precision` (fp8, int8, nf4). Its tensors are the parameters
-and buffers of the model under our own names; a packed weight is two of them:
+`bagel_packed` (the version of this layout, 1) and `precision` (bf11, fp8, int8, nf4). Its tensors are the parameters
+and buffers of the model under our own names; a packed weight is two or three of them:
 
+    bf11  NAME.low    uint8 [N, K']  NAME.high uint8 [N, 3 K' / 8]  NAME.scale float32 [N]  (see `bagel.model.bf11`)
     fp8   NAME.values float8_e4m3fn [N, K]       NAME.scale float32 [N]
     int8  NAME.values int8 [N, K]                NAME.scale float32 [N]
     nf4   NAME.codes  uint8 [N, K' / 2]          NAME.scale float16 [N, K' / 64]    (see `bagel.model.packed`)

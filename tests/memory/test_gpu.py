@@ -7,6 +7,7 @@ import torch
 from bagel import Bagel, MemoryPlanError
 from bagel.memory.cards import Card, free_bytes
 from bagel.memory.sizes import GIB
+from bagel.model.bf11 import quantise_bf11
 from bagel.model.packed import quantise_int8, quantise_nf4
 from conftest import CHECKPOINT
 
@@ -61,8 +62,16 @@ def test_many_rows_meet_int8_weights_in_int8(rows, outputs, inputs):
         assert distance(mlp(x, norm, weight, down), wanted) < 2e-2
 
 
+@pytest.mark.parametrize(("outputs", "inputs"), [(5, 70), (4608, 3584), (3584, 18944)])
+def test_bf11_is_widened_as_it_is_meant(outputs, inputs):
+    from bagel.model.triton_bf11 import widen
+
+    weight = quantise_bf11(torch.randn(outputs, inputs, device=CUDA) * 0.02)
+    assert torch.equal(widen(weight, torch.bfloat16), weight.wide(torch.bfloat16))
+
+
 @pytest.mark.parametrize("rows", [1, 2, 5, 16])
-@pytest.mark.parametrize("pack", [quantise_int8, quantise_nf4])
+@pytest.mark.parametrize("pack", [quantise_bf11, quantise_int8, quantise_nf4])
 def test_few_rows_meet_packed_weights(rows, pack):
     from bagel.model.kernels import linear, mlp, norm_linear
 
@@ -80,7 +89,7 @@ def test_few_rows_meet_packed_weights(rows, pack):
         assert distance(mlp(x, norm, weight, down), wanted) < 1e-2
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp8", "nf4"])
+@pytest.mark.parametrize("precision", ["bf16", "bf11", "fp8", "nf4"])
 def test_streamed_layers_give_the_same_picture(precision):
     plain = Bagel.load(CHECKPOINT, device="cuda", precision=precision)
     moved = Bagel.load(CHECKPOINT, device="cuda", precision=precision, offload="und,gen,vit,vae,embed,head")
@@ -88,6 +97,26 @@ def test_streamed_layers_give_the_same_picture(precision):
         wanted, found = (model.draw("a cube", **SMALL).latent for model in (plain, moved))
         assert distance(found, wanted) < 1e-2
         assert plain.chat("hello", max_tokens=6).token_ids == moved.chat("hello", max_tokens=6).token_ids
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf11", "int8", "nf4"])
+def test_fp16_draws_as_bf16_does(precision):
+    """As on cards without bf16: the autoencoder in float32, the rest in float16."""
+    half = Bagel.load(CHECKPOINT, device="cuda", dtype="fp16", precision=precision)
+    other = Bagel.load(CHECKPOINT, device="cuda", precision="bf16" if precision == "fp16" else precision)
+    assert half.runtime.checkpoint.model.dtype is torch.float16
+    assert half.runtime.checkpoint.vae.decoder.conv_out.weight.dtype is torch.float32
+    found, wanted = half.draw("a cube", **SMALL), other.draw("a cube", **SMALL)
+    assert distance(found.latent, wanted.latent) < 0.05
+    assert half.chat("hello", max_tokens=4).token_ids
+
+
+def test_fp8_without_fp8_units_is_widened(monkeypatch):
+    wanted = Bagel.load(CHECKPOINT, device="cuda", precision="bf16").draw("a cube", **SMALL).latent
+    monkeypatch.setattr("bagel.model.kernels.can_multiply", lambda device: False)
+    older = Bagel.load(CHECKPOINT, device="cuda", precision="fp8")
+    assert distance(older.draw("a cube", **SMALL).latent, wanted) < 0.2
+    assert older.chat("hello", max_tokens=4).token_ids
 
 
 def test_what_is_free_refuses_and_serves():

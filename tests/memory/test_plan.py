@@ -55,7 +55,7 @@ def test_weights_are_as_measured():
 def test_weights_are_what_loading_allocates():
     from bagel import checkpoint as checkpoints
 
-    for precision in (None, "fp8", "int8", "nf4"):
+    for precision in (None, "bf11", "fp8", "int8", "nf4"):
         loaded = checkpoints.load(CHECKPOINT, torch.device("cpu"), torch.bfloat16, precision=precision)
         found = [*loaded.model.parameters(), *loaded.model.buffers(), *loaded.vae.parameters()]
         total = sum(allocated(value.numel() * value.element_size()) for value in found)

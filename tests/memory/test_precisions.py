@@ -12,6 +12,7 @@ from bagel import checkpoint as checkpoints
 from bagel.checkpoint import fill
 from bagel.infer.conversation import Runtime
 from bagel.infer.engine import Engine, Read
+from bagel.model.bf11 import quantise_bf11
 from bagel.model.packed import GROUP, LEVELS, quantise_int8, quantise_nf4
 from bagel.model.quantise import precision_of, quantise
 from bagel.pack import LatentPart, TextPart
@@ -29,7 +30,7 @@ def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 0.02
 
 
-@pytest.mark.parametrize(("pack", "most"), [(quantise_int8, 0.01), (quantise_nf4, 0.1)])
+@pytest.mark.parametrize(("pack", "most"), [(quantise_bf11, 0.003), (quantise_int8, 0.01), (quantise_nf4, 0.1)])
 @pytest.mark.parametrize("shape", [(8, 64), (5, 200), (3, 40)])
 def test_a_weight_comes_back_nearly(pack, most, shape):
     weight = normal(*shape)
@@ -37,6 +38,37 @@ def test_a_weight_comes_back_nearly(pack, most, shape):
     assert len(packed) == shape[0]
     assert packed.wide(torch.float32).shape == shape
     assert distance(packed.wide(torch.float32), weight) < most
+
+
+@pytest.mark.parametrize("shape", [(8, 64), (5, 203), (3, 40)])
+def test_bf11_is_bf16_but_for_the_smallest(shape):
+    weight = normal(*shape).bfloat16()
+    weight[0, 3], weight[1], weight[2, 1] = 1.5, 0.0, 1e-30  # an outlier, a row of zeros, a number near none
+    packed = quantise_bf11(weight)
+    found, largest = packed.wide(torch.bfloat16), weight.abs().amax(1, keepdim=True)
+    near = weight.abs() >= largest * 2.0**-6
+    assert torch.equal(found[near], weight[near])
+    assert ((found.double() - weight.double()).abs() <= largest.double() * 2.0**-14).all()
+    bits = sum(x.numel() * x.element_size() for x in (packed.low, packed.high)) * 8
+    assert bits == 11 * shape[0] * (-(-shape[1] // 8) * 8)
+
+
+def test_bf11_loses_little_of_normal_weights():
+    weight = normal(64, 3584)
+    rounded, found = weight.bfloat16().float(), quantise_bf11(weight).wide(torch.float32)
+    assert (found == rounded).float().mean() > 0.96
+    assert distance(found, rounded) < distance(rounded, weight) / 50
+    assert torch.equal(quantise_bf11(found).wide(torch.float32), found)
+
+
+def test_bf11_is_laid_out_as_documented():
+    packed = quantise_bf11(normal(2, 20).bfloat16())
+    assert (packed.low.shape, packed.high.shape) == ((2, 24), (2, 9))
+    for k in range(20):
+        code = int(packed.high[1, k // 4]) >> 2 * (k % 4) & 3 | (int(packed.high[1, 6 + k // 8]) >> k % 8 & 1) << 2
+        low = int(packed.low[1, k])
+        size = (128 + low % 128) * 2 ** (code - 1) if code else low % 128
+        assert float(packed.wide(torch.float32)[1, k]) == (-size if low > 127 else size) * float(packed.scale[1])
 
 
 def test_nf4_is_laid_out_as_documented():
@@ -50,7 +82,7 @@ def test_nf4_is_laid_out_as_documented():
     assert packed.wide(torch.float32)[1, 7] == pytest.approx(LEVELS[byte >> 4] * scale)
 
 
-@pytest.mark.parametrize("pack", [quantise_int8, quantise_nf4])
+@pytest.mark.parametrize("pack", [quantise_bf11, quantise_int8, quantise_nf4])
 def test_rows_of_zeros_and_of_large_numbers_are_finite(pack):
     weight = torch.zeros(3, 64)
     weight[1], weight[2] = 1e4, -1e-9
@@ -60,7 +92,7 @@ def test_rows_of_zeros_and_of_large_numbers_are_finite(pack):
     assert wide[1] == pytest.approx(torch.full((64,), 1e4), rel=1e-2)
 
 
-@pytest.mark.parametrize("pack", [quantise_int8, quantise_nf4])
+@pytest.mark.parametrize("pack", [quantise_bf11, quantise_int8, quantise_nf4])
 def test_slices_of_rows_change_nothing(pack, monkeypatch):
     weight = normal(50, 64)
     whole = pack(weight)
@@ -87,7 +119,7 @@ def velocity(checkpoint):
 
 WIDE = config(llm={"hidden_size": 128, "intermediate_size": 320, "num_hidden_layers": 4, "num_attention_heads": 4,
                    "num_key_value_heads": 2})  # fmt: skip
-QUALITY = {"bf16": 0.02, "fp16": 0.003, "fp8": 0.06, "int8": 0.02, "nf4": 0.2}
+QUALITY = {"bf16": 0.02, "fp16": 0.003, "bf11": 0.01, "fp8": 0.06, "int8": 0.02, "nf4": 0.2}
 """Most relative error of the velocity against float32, small random weights; measured: see docs/memory.md."""
 
 
@@ -105,7 +137,7 @@ def test_velocity_stays_near(precision):
 
 
 @pytest.mark.parametrize("layers", ["dense", "moe"])
-@pytest.mark.parametrize("precision", ["fp8", "int8", "nf4"])
+@pytest.mark.parametrize("precision", ["bf11", "fp8", "int8", "nf4"])
 def test_experts_that_share_go_on_sharing(layers, precision):
     from bagel.model.config import Layers
 
@@ -119,7 +151,7 @@ def test_experts_that_share_go_on_sharing(layers, precision):
 # --- loading and saving ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["fp8", "int8", "nf4"])
+@pytest.mark.parametrize("precision", ["bf11", "fp8", "int8", "nf4"])
 def test_loading_holds_one_whole_weight_at_a_time(precision, monkeypatch):
     alive, most, pack = [], [], fill.quantised
 
@@ -137,7 +169,7 @@ def test_loading_holds_one_whole_weight_at_a_time(precision, monkeypatch):
     assert max(most) == 1
 
 
-@pytest.mark.parametrize("precision", ["fp8", "int8", "nf4"])
+@pytest.mark.parametrize("precision", ["bf11", "fp8", "int8", "nf4"])
 def test_a_packed_folder_loads_without_the_original(precision, tmp_path):
     bagel = Bagel.load(CHECKPOINT, device="cpu", precision=precision)
     bagel.save(tmp_path / "packed")
@@ -202,3 +234,23 @@ def test_the_pack_command(tmp_path, monkeypatch, capsys):
     cli.main()
     assert capsys.readouterr().out.strip() == str(tmp_path / "small")
     assert precision_of(Bagel.load(tmp_path / "small", device="cpu").runtime.checkpoint.model) == "int8"
+
+
+@pytest.mark.parametrize("rows", [1, 4, 5, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_int8_products_on_the_cpu(rows, dtype, monkeypatch):
+    from bagel.model.kernels import linear, mlp, norm_linear
+
+    monkeypatch.setattr("bagel.model.packed._SLICE", 96 * 50)  # several slices
+    x, norm = normal(rows, 96, seed=1).to(dtype) * 50, ((normal(96, seed=2) + 1).to(dtype), 1e-6)
+    weight, down = quantise_int8(normal(160, 96)), quantise_int8(normal(96, 80))
+    bias, add = normal(160, seed=3).to(dtype), normal(rows, 160, seed=4).to(dtype)
+    whole, narrow = weight.wide(torch.float64), down.wide(torch.float64)
+    normed = torch.nn.functional.rms_norm(x.double(), (96,), norm[0].double(), 1e-6)
+    gate, up = (normed @ whole.t()).chunk(2, dim=1)
+    near = 1e-5 if dtype is torch.float32 else 8e-3
+    with torch.inference_mode():
+        assert distance(linear(x, weight, bias, add), x.double() @ whole.t() + bias + add) < near
+        assert distance(norm_linear(x, norm, weight, bias), normed @ whole.t() + bias) < near
+        wanted = x.double() + (torch.nn.functional.silu(gate) * up) @ narrow.t()
+        assert distance(mlp(x, norm, weight, down), wanted) < near

@@ -51,7 +51,7 @@ class ModelFlags:
     dtype: str = "auto"
     """auto, bf16, fp16, fp32."""
     precision: str | None = None
-    """What the weights are kept in: bf16, fp16, fp32, fp8, int8, nf4, or auto, the first that fits. Wins over
+    """What the weights are kept in: bf16, fp16, fp32, bf11, fp8, int8, nf4, or auto, the first that fits. Wins over
     --dtype."""
     offload: str | None = None
     """Parts kept on the host: some of und,gen,vit,vae,embed,head, or auto, as few as need be."""

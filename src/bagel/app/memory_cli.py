@@ -44,7 +44,7 @@ def plan(
     device:
         The GPU to plan for.
     precision:
-        bf16, fp16, fp32, fp8, int8, nf4, or auto: the first that fits.
+        bf16, fp16, fp32, bf11, fp8, int8, nf4, or auto: the first that fits.
     offload:
         Parts on the host: some of und,gen,vit,vae,embed,head, or auto: as few as need be.
     job:
@@ -77,7 +77,7 @@ def plan(
 def pack(
     out: Path,
     *,
-    precision: Literal["fp8", "int8", "nf4"],
+    precision: Literal["bf11", "fp8", "int8", "nf4"],
     model: Annotated[str, Parameter(name=["--model", "-m"], env_var="BAGEL_MODEL")] = "mini",
     device: str = "auto",
     dtype: str = "auto",

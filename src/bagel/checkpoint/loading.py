@@ -34,7 +34,7 @@ def load(
     """Loads an official folder (or one with `model.safetensors`, sharded with an index, or with one file that others
     have made, see `bagel.formats`), a packed one, or a file of weights beside which the rest of a folder lies.
 
-    precision: fp8, int8 or nf4; products are quantised on `device` one by one as they are read, so that memory
+    precision: bf11, fp8, int8 or nf4; products are quantised on `device` one by one as they are read, so that memory
     never holds more than one unquantised. place: where a parameter lies afterwards, by its name; else `device`.
     cut: the part of every layer that is kept, where several ranks share them.
 

@@ -68,7 +68,7 @@ class Bagel:
         return cls(load(find_model(model), wanted, report))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the weights as they are: an official folder, or a packed one in fp8, int8 or nf4, which loads
+        """Writes the weights as they are: an official folder, or a packed one in fewer bits, which loads
         without the original. Raises InputError for a model with parts on the host or on several devices."""
         if not is_whole(self.runtime.checkpoint):
             raise InputError("parts of the model are on the host or on several devices; load it whole to save it.")

@@ -30,7 +30,7 @@ class Card:
 
     def widens(self, packed: str | None) -> bool:
         """Whether weights in these few bits become wide for a product of many rows."""
-        return packed == "nf4" or (packed == "fp8" and not self.fp8) or (packed == "int8" and not self.int8)
+        return packed in ("bf11", "nf4") or (packed == "fp8" and not self.fp8) or (packed == "int8" and not self.int8)
 
     @classmethod
     def of(cls, device: torch.device) -> Card:

@@ -53,7 +53,7 @@ class Weights:
 
 
 def weights_of(config: ModelConfig, dtype: torch.dtype, precision: str | None, num_tokens: int = 0) -> Weights:
-    """precision: fp8, int8 or nf4; None keeps all in `dtype`."""
+    """precision: bf11, fp8, int8 or nf4; None keeps all in `dtype`."""
     return _weights_of(replace(config, presets=()), dtype, precision, num_tokens)  # type: ignore[arg-type]
 
 
@@ -99,6 +99,9 @@ def _bytes(key: str, value: torch.Tensor, packed: str | None, size: int, part: s
     if packed == "nf4" and part not in ("embed", "head"):
         groups = -(-inputs // GROUP)
         return [rows * groups * GROUP // 2, rows * groups * 2]
+    if packed == "bf11":
+        filled = -(-inputs // 8) * 8
+        return [rows * filled, rows * filled * 3 // 8, rows * 4]
     return [rows * inputs, rows * 4]
 
 

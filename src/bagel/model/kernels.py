@@ -1,7 +1,7 @@
 """The arithmetic of the decoder and the autoencoder between their big products, and the products themselves.
 Each operation has a plain PyTorch form, which is its definition, and on an NVIDIA GPU, while nothing needs a
 gradient, a Triton kernel that takes its place. Nothing is compiled before its first use; without Triton the
-plain form runs. A weight may be in fp8 or in fewer bits (see `bagel.model.fp8`, `bagel.model.packed`).
+plain form runs. A weight may be in fp8 or in fewer bits (see `bagel.model.fp8`, `packed`, `bf11`).
 
 Letters: T tokens, N query heads, M key/value heads, H head width, D model width, I inner width, K inputs.
 """
@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bagel.model.bf11 import Bf11Weight
 from bagel.model.fp8 import Fp8Weight, can_multiply
 from bagel.model.packed import Int8Weight, Nf4Weight, multiplies_int8
 
-Weight = Tensor | Fp8Weight | Int8Weight | Nf4Weight
+Weight = Tensor | Fp8Weight | Int8Weight | Nf4Weight | Bf11Weight
 Norm = tuple[Tensor, float]
 """Weight and epsilon of an RMSNorm."""
 
@@ -57,7 +58,7 @@ def mlp(x: Tensor, norm: Norm, gate_up: Weight, down: Weight, *, add: bool = Tru
     with the x in front."""
     if _streams(x, gate_up):
         return linear(_few_rows(x, gate_up, norm=norm, gated=True), down, add=x if add else None)
-    narrow = _narrow(x, gate_up) and _narrow(x, down)
+    narrow = _narrow(x, down) if _narrow(x, gate_up) else None
     if not narrow:
         gate_up, down = _wide(x, gate_up), _wide(x, down)  # once for all slices
     if len(x) > _MAX_MLP_ROWS and not torch.is_grad_enabled():
@@ -69,15 +70,15 @@ def mlp(x: Tensor, norm: Norm, gate_up: Weight, down: Weight, *, add: bool = Tru
 
 
 def _streams(x: Tensor, weight: Weight) -> bool:
-    """Whether a few rows meet their weight in a kernel that reads it as it is."""
-    return len(x) <= _FEW_ROWS and _fused(x)
+    """Whether a few rows meet their weight in a kernel that reads it as it is. Triton reads fp8 only where the GPU
+    multiplies it."""
+    return len(x) <= _FEW_ROWS and _fused(x) and (not isinstance(weight, Fp8Weight) or can_multiply(x.device))
 
 
 def _wide(x: Tensor, weight: Weight) -> Tensor:
     """A packed weight in the numbers of x."""
-    if isinstance(weight, (Nf4Weight, Int8Weight)) and _fused(x):
-        widen = _triton_nf4().widen if isinstance(weight, Nf4Weight) else _triton_int8().widen
-        return widen(weight, x.dtype)
+    if isinstance(weight, (Nf4Weight, Int8Weight, Bf11Weight)) and _fused(x):
+        return _triton_of(weight).widen(weight, x.dtype)
     return weight if isinstance(weight, Tensor) else weight.wide(x.dtype)
 
 
@@ -85,21 +86,21 @@ def _few_rows(x: Tensor, weight: Weight, *arguments: Any, **named: Any) -> Tenso
     """One row streams the weight through registers, more go to the matrix units."""
     from bagel.model import triton_gemv, triton_skinny
 
-    if isinstance(weight, Nf4Weight):
-        return _few_rows_nf4(x, weight, *arguments, **named)
+    if isinstance(weight, (Nf4Weight, Bf11Weight)):
+        return _few_rows_coded(x, weight, *arguments, **named)
     product = triton_gemv.gemv if len(x) <= triton_gemv.MAX_ROWS else triton_skinny.skinny
     return product(x, weight, *arguments, **named)
 
 
-def _few_rows_nf4(
+def _few_rows_coded(
     x: Tensor,
-    weight: Nf4Weight,
+    weight: Nf4Weight | Bf11Weight,
     bias: Tensor | None = None,
     add: Tensor | None = None,
     norm: Norm | None = None,
     gated: bool = False,
 ) -> Tensor:
-    out = _triton_nf4().product(x if norm is None else rms_norm(x, *norm), weight, bias, add)
+    out = _triton_of(weight).product(x if norm is None else rms_norm(x, *norm), weight, bias, add)
     return swiglu(out) if gated else out
 
 
@@ -181,13 +182,16 @@ def _fused(x: Tensor) -> bool:
 
 
 def _narrow(x: Tensor, weight: Weight) -> Any:
-    """What multiplies many rows in the weight's own few bits, if the GPU can: a module with `quantise`, `swiglu`
-    and `product`."""
+    """What multiplies many rows in the weight's own few bits, if the GPU can, or on the CPU without scaling them: a
+    module with `quantise`, `swiglu` and `product`."""
+    if isinstance(weight, Int8Weight) and x.device.type == "cpu" and not torch.is_grad_enabled():
+        return _host_int8()
     if not isinstance(weight, (Fp8Weight, Int8Weight)) or not _fused(x):
         return None
     if isinstance(weight, Fp8Weight):
         return _triton_fp8() if can_multiply(x.device) else None
-    return _triton_int8() if multiplies_int8(x.device) and _triton_int8().fits(weight.values.shape[1]) else None
+    int8 = _triton_of(weight)
+    return int8 if multiplies_int8(x.device) and int8.fits(weight.values.shape[1]) else None
 
 
 def has_triton() -> bool:
@@ -203,10 +207,13 @@ def _triton() -> Any:
     return triton_kernels
 
 
-def _triton_nf4() -> Any:
-    from bagel.model import triton_nf4
+def _triton_of(weight: Int8Weight | Nf4Weight | Bf11Weight) -> Any:
+    """The kernels for a kind of weight."""
+    from bagel.model import triton_bf11, triton_int8, triton_nf4
 
-    return triton_nf4
+    if isinstance(weight, Int8Weight):
+        return triton_int8
+    return triton_nf4 if isinstance(weight, Nf4Weight) else triton_bf11
 
 
 def _triton_fp8() -> Any:
@@ -215,7 +222,7 @@ def _triton_fp8() -> Any:
     return triton_fp8
 
 
-def _triton_int8() -> Any:
-    from bagel.model import triton_int8
+def _host_int8() -> Any:
+    from bagel.model import host_int8
 
-    return triton_int8
+    return host_int8

@@ -71,9 +71,6 @@ class Nf4Weight(NamedTuple):
         return out if out.shape[1] == self.inputs else out[:, : self.inputs].contiguous()
 
 
-Packed = Int8Weight | Nf4Weight
-
-
 def quantise_int8(weight: Tensor) -> Int8Weight:
     scale = weight.abs().amax(dim=1).float().clamp_min(1e-12) / 127
     values = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)

@@ -1,8 +1,8 @@
 """Modules whose weights are kept in fewer bits, and how they take the place of the plain ones.
 
-`fp8`, `int8` and `nf4` say how the decoder's products are kept (see `bagel.model.fp8` and `bagel.model.packed`);
-with `int8` and `nf4` the embedding table and the head are kept in int8 as well. Everything else stays in the
-numbers that the model computes in.
+`bf11`, `fp8`, `int8` and `nf4` say how the decoder's products are kept (see `bagel.model.bf11`, `fp8` and `packed`);
+with `bf11` the head is kept so too, with `int8` and `nf4` the embedding table and the head in int8. Everything else
+stays in the numbers that the model computes in.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bagel.model.bf11 import Bf11Weight, quantise_bf11
 from bagel.model.fp8 import Fp8Linear
-from bagel.model.packed import Int8Weight, Nf4Weight, Packed, quantise_int8, quantise_nf4
+from bagel.model.packed import Int8Weight, Nf4Weight, quantise_int8, quantise_nf4
 
-QUANTISED = ("fp8", "int8", "nf4")
-_PACK: dict[str, Callable[[Tensor], Packed]] = {"int8": quantise_int8, "nf4": quantise_nf4}
+Packed = Int8Weight | Nf4Weight | Bf11Weight
+_PACK: dict[str, Callable[[Tensor], Packed]] = {"bf11": quantise_bf11, "int8": quantise_int8, "nf4": quantise_nf4}
+_NAMES = {Bf11Weight: "bf11", Int8Weight: "int8", Nf4Weight: "nf4"}
+QUANTISED = ("bf11", "fp8", "int8", "nf4")
 
 
 class _Holder(nn.Module):
@@ -25,17 +28,15 @@ class _Holder(nn.Module):
 
     def __init__(self, weight: Packed) -> None:
         super().__init__()
-        self.kind = type(weight)
-        self.inputs = weight.inputs if isinstance(weight, Nf4Weight) else weight.values.shape[1]
+        self.kind: Any = type(weight)
+        self.inputs = weight.values.shape[1] if isinstance(weight, Int8Weight) else weight.inputs
         for name, value in weight._asdict().items():
             if isinstance(value, Tensor):
                 self.register_buffer(name, value)
 
     @property
     def weight(self) -> Packed:
-        if self.kind is Nf4Weight:
-            return Nf4Weight(self.codes, self.scale, self.inputs)  # type: ignore[arg-type]
-        return Int8Weight(self.values, self.scale)  # type: ignore[arg-type]
+        return self.kind(*(getattr(self, name) for name in self.kind._fields))
 
 
 class PackedLinear(_Holder):
@@ -66,8 +67,10 @@ class PackedEmbedding(_Holder):
 
 def is_quantised(model: Any, owner: nn.Module, precision: str) -> bool:
     """Whether a module of a BagelModel is kept in fewer bits at this precision."""
-    if precision != "fp8" and owner in (model.embed, model.lm_head):
-        return isinstance(owner, (nn.Linear, nn.Embedding))
+    if owner is model.lm_head and precision != "fp8":
+        return isinstance(owner, nn.Linear)
+    if owner is model.embed:
+        return isinstance(owner, nn.Embedding) and precision in ("int8", "nf4")
     return isinstance(owner, nn.Linear) and id(owner) in _decoder_linears(model.decoder)
 
 
@@ -80,7 +83,7 @@ def quantised(model: Any, owner: nn.Module, precision: str) -> nn.Module | None:
         return PackedEmbedding(quantise_int8(weight), weight.dtype)
     if precision == "fp8":
         return Fp8Linear(owner)  # type: ignore[arg-type]
-    pack = quantise_int8 if owner is model.lm_head else _PACK[precision]
+    pack = quantise_int8 if owner is model.lm_head and precision == "nf4" else _PACK[precision]
     return PackedLinear(pack(weight), owner.bias)  # type: ignore[arg-type]
 
 
@@ -96,7 +99,7 @@ def precision_of(model: Any) -> str | None:
         if isinstance(module, Fp8Linear):
             return "fp8"
         if isinstance(module, PackedLinear):
-            return "nf4" if module.kind is Nf4Weight else "int8"
+            return _NAMES[module.kind]
     return None
 
 
