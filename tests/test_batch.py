@@ -79,13 +79,32 @@ def test_a_stopped_run_goes_on(bagel, source, tmp_path):
         batch.run_batch(bagel, source, tmp_path / "out", progress=quiet)
 
 
+def test_a_second_result_of_a_line_is_dropped(source, tmp_path):
+    seen = []
+    with batch.results_file(source, tmp_path / "out", lambda count, total: seen.append((count, total))) as found:
+        for _ in range(2):
+            found.add({"line": 3, "digest": found.lines[2].digest})
+        assert [line.number for line in found.todo()] == [1, 2, 4, 5, 6, 7, 8]
+    assert list(results(tmp_path / "out" / batch.RESULTS)) == [3]
+    assert seen == [(1, 8)]
+
+
 def test_two_runs_do_not_share_a_folder(bagel, source, tmp_path):
     (tmp_path / "out").mkdir()
     with batch._only_writer(tmp_path / "out" / batch.RESULTS), pytest.raises(InputError, match="another run"):
         batch.run_batch(bagel, source, tmp_path / "out", progress=quiet)
 
 
-@pytest.mark.parametrize(("words", "code"), [([], 2), (["a.json", "--batch", "b.jsonl"], 2), (["--batch", "no"], 1)])
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ([], 2),
+        (["a.json", "--batch", "b.jsonl"], 2),
+        (["a.json", "--workers", "2"], 2),
+        (["--batch", "no"], 1),
+        (["--batch", __file__, "--workers", "0"], 1),
+    ],
+)
 def test_wrong_calls(words, code, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["run", *words])

@@ -10,6 +10,7 @@ request as soon as it is done. A run that was stopped goes on where it was: no l
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -50,17 +51,40 @@ class Line:
 def run_batch(bagel: Bagel, source: Path, folder: Path, *, active: int = 16, progress: Progress) -> Path:
     """Does what is not done yet, `active` requests at a time; -> the file of results. A line that cannot be done has
     its error there. Raises InputError for files that cannot be used."""
+    with results_file(source, folder, progress) as results:
+        for entry in entries(bagel, iter(results.todo()), source.parent, active, folder):
+            results.add(entry)
+    return folder / RESULTS
+
+
+class Results:
+    """The file of results, held by this process alone: each line of the source once, whatever is added."""
+
+    def __init__(self, file: IO[str], lines: list[Line], done: set[int], progress: Progress) -> None:
+        self.lines, self._file, self._done, self._progress = lines, file, done, progress
+
+    def todo(self) -> list[Line]:
+        """Lines without a result."""
+        return [line for line in self.lines if line.number not in self._done]
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """On the disk when this returns; a second result of a line is dropped."""
+        if entry["line"] in self._done:
+            return
+        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._done.add(entry["line"])
+        self._progress(len(self._done), len(self.lines))
+
+
+@contextlib.contextmanager
+def results_file(source: Path, folder: Path, progress: Progress) -> Iterator[Results]:
+    """Raises InputError for files that cannot be used."""
     lines = read_lines(source)
     folder.mkdir(parents=True, exist_ok=True)
     with _only_writer(folder / RESULTS) as file:
-        done = _done(folder / RESULTS, lines)
-        todo = (line for line in lines if line.number not in done)
-        for count, entry in enumerate(_entries(bagel, todo, source.parent, folder, active), len(done) + 1):
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-            progress(count, len(lines))
-    return folder / RESULTS
+        yield Results(file, lines, _done(folder / RESULTS, lines), progress)
 
 
 def read_lines(source: Path) -> list[Line]:
@@ -104,8 +128,9 @@ def _done(path: Path, lines: list[Line]) -> set[int]:
     return done
 
 
-def _entries(bagel: Bagel, todo: Iterator[Line], base: Path, folder: Path, active: int) -> Iterator[dict[str, Any]]:
-    """Results as they come. A few lines wait ready, so that pictures of thousands are not open at once."""
+def entries(bagel: Bagel, todo: Iterator[Line], base: Path, active: int, folder: Path) -> Iterator[dict[str, Any]]:
+    """Results as they come, their pictures in `folder`; paths in lines start from `base`. A few lines wait ready, so
+    that pictures of thousands are not open at once."""
     scheduler = Scheduler(bagel.runtime.engine, Limits(active=active, queue=active))
     lines: dict[Ticket, Line] = {}
     alone: list[Line] = []  # what has no room beside others

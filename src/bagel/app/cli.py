@@ -6,6 +6,7 @@ Exit codes: 0; 1 with one line for what a user can put right; 2 for a wrong call
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import sys
@@ -25,6 +26,7 @@ from bagel.options import ImageOptions, TextOptions, settle
 from bagel.version import __version__
 
 if TYPE_CHECKING:
+    from bagel.app.server.settings import Settings
     from bagel.infer.pipeline import Bagel
     from bagel.model.config import ModelConfig
 
@@ -227,6 +229,7 @@ def run(
     *,
     batch: Path | None = None,
     active: Annotated[int, Parameter(converter=whole_number)] = 16,
+    workers: Annotated[int | None, Parameter(converter=whole_number)] = None,
     out: Out = Path("out"),
     json: Json = False,
     model: Model | None = None,
@@ -243,7 +246,10 @@ def run(
         Instead of a script, a file with a JSON object a line: {"job": "draw", "prompt": ..., "seed": ...}; jobs are
         draw, edit (with "images": [PATH]) and chat.
     active:
-        Requests of a batch at a time.
+        Requests of a batch at a time, on each copy of the model.
+    workers:
+        Copies of the model for a batch, each in a process and on GPUs of its own, through Ray; RAY_ADDRESS names a
+        cluster. If not given, one in this process.
     out:
         Folder for the pictures, texts and transcript.json, or results.jsonl of a batch.
     json:
@@ -255,7 +261,9 @@ def run(
     if (script is None) == (batch is None):
         raise CallError("give a script, or --batch with a file of requests.")
     if batch is not None:
-        return _run_batch(batch, out, active, model or ModelFlags())
+        return _run_batch(batch, out, active, workers, model or ModelFlags())
+    if workers is not None:
+        raise CallError("--workers is for a --batch.")
     assert script is not None
     source = model or ModelFlags()
     turns = load_script(script, source.config())
@@ -268,22 +276,40 @@ def run(
     return None
 
 
-def _run_batch(batch: Path, out: Path, active: int, source: ModelFlags) -> None:
+def _run_batch(batch: Path, out: Path, active: int, workers: int | None, source: ModelFlags) -> None:
     from bagel.app import show
     from bagel.app.batch import read_lines, run_batch
 
-    if active < 1:
-        raise InputError(f"active is {active}; it must be at least 1.")
+    if active < 1 or (workers is not None and workers < 1):
+        raise InputError(f"active is {active}, workers {workers}; they must be at least 1.")
     read_lines(batch)
     folder = show.check_folder(out)
-    bagel = source.load()
+    bagel = None if workers else source.load()
     with show.progress_bar() as bar:
         task = bar.add_task("requests", total=None)
-        done = run_batch(
-            bagel, batch, folder, active=active, progress=lambda n, of: bar.update(task, completed=n, total=of)
-        )
+
+        def progress(count: int, total: int) -> None:
+            bar.update(task, completed=count, total=total)
+
+        if bagel is None:
+            done = _on_workers(batch, folder, active, workers or 1, source, progress)
+        else:
+            done = run_batch(bagel, batch, folder, active=active, progress=progress)
     source.caution()
     print(done)
+
+
+def _on_workers(
+    batch: Path, folder: Path, active: int, count: int, source: ModelFlags, progress: Callable[[int, int], None]
+) -> Path:
+    from bagel.app.replicas.setup import check_installed
+
+    check_installed()
+    from bagel.app.replicas.batch import Workers, run_batch_on_workers
+
+    source.config()
+    workers = Workers(count=count, active=active)
+    return run_batch_on_workers(dataclasses.asdict(source), batch, folder, workers, progress=progress)
 
 
 @app.command
@@ -316,9 +342,40 @@ def serve(
     except ModuleNotFoundError as error:
         raise InputError(f"the server needs {error.name}; pip install 'bagel-mot[serve]'.") from None
     settings = chosen.settings(source.model)
+    if chosen.replicas is not None:
+        return _serve_replicas(chosen, settings, source)
     bagel = source.load()
     source.caution()
     run_server(bagel, settings, host=chosen.host, port=chosen.port, threads=chosen.threads)
+    return None
+
+
+def _serve_replicas(flags: ServeFlags, settings: Settings, source: ModelFlags) -> None:
+    from bagel.app import show
+    from bagel.app.replicas.setup import check_installed
+
+    check_installed()
+    from bagel.app.replicas.launch import serve_replicas
+
+    assert flags.replicas is not None
+    source.config()
+    with show.progress_bar() as bar:
+        task = bar.add_task("replicas", total=flags.replicas)
+
+        def started() -> None:
+            bar.stop()
+            source.caution()
+
+        serve_replicas(
+            dataclasses.asdict(source),
+            settings,
+            flags.replicas,
+            host=flags.host,
+            port=flags.port,
+            threads=flags.threads,
+            report=lambda ready, total: bar.update(task, completed=ready, total=total),
+            started=started,
+        )
 
 
 @app.command

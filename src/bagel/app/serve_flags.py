@@ -45,6 +45,8 @@ class ServeFlags:
     """Most million pixels of a picture that is asked for."""
     image_hosts: str | None = None
     """Hosts that pictures may be fetched from by https, separated by commas; none if not given."""
+    replicas: Annotated[int | None, Parameter(converter=whole_number)] = None
+    """Copies of the model, each in a process and on GPUs of its own, through Ray; RAY_ADDRESS names a cluster."""
     threads: Annotated[int | None, Parameter(converter=whole_number)] = None
     """CPU threads of the model; 1 is often the fastest for a small model on a busy machine."""
 
@@ -57,13 +59,15 @@ class ServeFlags:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0.")
         if self.queue < 0 or self.grace < 0 or not 0 <= self.port < 65536 or (self.threads or 1) < 1:
             raise InputError("queue and grace must be 0 or more, port below 65536, threads 1 or more.")
-        keys = _words(self.api_keys)
+        if self.replicas is not None and self.replicas < 1:
+            raise InputError(f"replicas is {self.replicas}; it must be at least 1.")
+        keys = words(self.api_keys)
         if not keys and not self.open and self.host not in ("127.0.0.1", "localhost", "::1"):
             raise InputError(f"listening on {self.host} needs API keys (BAGEL_API_KEYS), or --open to go without.")
         return Settings(
             name=self.name or Path(model).resolve().name,
             keys=keys,
-            hosts=tuple(host.lower() for host in _words(self.image_hosts)),
+            hosts=tuple(host.lower() for host in words(self.image_hosts)),
             active=self.active,
             queue=self.queue,
             body=self.max_body * MIB,
@@ -74,5 +78,6 @@ class ServeFlags:
         )
 
 
-def _words(text: str | None) -> tuple[str, ...]:
+def words(text: str | None) -> tuple[str, ...]:
+    """What commas separate."""
     return tuple(word.strip() for word in (text or "").split(",") if word.strip())

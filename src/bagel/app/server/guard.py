@@ -10,13 +10,14 @@ import logging
 import re
 import time
 import uuid
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bagel.app.server.metrics import Visits
 from bagel.app.server.problems import ApiError, ClientGoneError, api_error_of
-from bagel.app.server.service import Service
+from bagel.app.server.settings import Settings
 
 log = logging.getLogger("bagel.serve")
 ROUTES = frozenset(
@@ -27,10 +28,23 @@ _GONE = 499
 """Logged for a client that left before its answer."""
 
 
-class Guard:
+class Guarded(Protocol):
+    """What is behind the application: one model, or a front of several."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def meter(self) -> Visits: ...
+
+
+S = TypeVar("S", bound=Guarded)
+
+
+class Guard(Generic[S]):
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(self, app: ASGIApp, service: S) -> None:
         self.app, self.service, self.settings = app, service, service.settings
         self.open = self.held = 0
 
@@ -96,12 +110,12 @@ class Guard:
 class _Visit:
     """One request on its way through."""
 
-    def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, guard: Guard[Any], scope: Scope, receive: Receive, send: Send) -> None:
         self.guard, self._receive, self._send = guard, receive, send
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         wished = self.headers.get(b"x-request-id", b"").decode("latin-1")
         self.id = wished if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", wished) else uuid.uuid4().hex
-        self.state: dict[str, Any] = {**scope.get("state", {}), "request_id": self.id, "facts": {}, "handles": []}
+        self.state: dict[str, Any] = {"facts": {}, **scope.get("state", {}), "request_id": self.id, "handles": []}
         self.scope: Scope = {**scope, "state": self.state}
         self.came = time.perf_counter()
         self.received, self.whole, self.began, self.status = 0, False, False, 500

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 _BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
-class Meter:
-    """Counts requests, and asks the scheduler for the rest when somebody reads."""
+class Visits:
+    """Counts requests."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter("bagel_requests", "Requests answered.", ["route", "status"], registry=self.registry)
         self.seconds = Histogram(
@@ -36,12 +36,6 @@ class Meter:
         self.stream_errors = Counter(
             "bagel_stream_errors", "Streams that ended with an error.", ["status"], registry=self.registry
         )
-        self.tokens = Counter("bagel_tokens_written", "Tokens written.", registry=self.registry)
-        self.pictures = Counter("bagel_pictures_drawn", "Pictures drawn.", registry=self.registry)
-        self.phases = Counter(
-            "bagel_phase_seconds", "Seconds that requests spent by phase.", ["phase"], registry=self.registry
-        )
-        self.registry.register(_SchedulerCollector(worker))
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         self.requests.labels(route, str(status)).inc()
@@ -50,14 +44,27 @@ class Meter:
     def count_error(self, status: int) -> None:
         self.stream_errors.labels(str(status)).inc()
 
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class Meter(Visits):
+    """Counts what was made too, and asks the scheduler for the rest when somebody reads."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__()
+        self.tokens = Counter("bagel_tokens_written", "Tokens written.", registry=self.registry)
+        self.pictures = Counter("bagel_pictures_drawn", "Pictures drawn.", registry=self.registry)
+        self.phases = Counter(
+            "bagel_phase_seconds", "Seconds that requests spent by phase.", ["phase"], registry=self.registry
+        )
+        self.registry.register(_SchedulerCollector(worker))
+
     def add_result(self, result: Result) -> None:
         self.tokens.inc(result.stats.tokens)
         self.pictures.inc(len(result.images))
         for phase, seconds in result.stats.seconds.items():
             self.phases.labels(phase).inc(seconds)
-
-    def text(self) -> bytes:
-        return generate_latest(self.registry)
 
 
 class _SchedulerCollector(Collector):

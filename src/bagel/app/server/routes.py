@@ -12,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp
 
 from bagel.app.server import chat, images
 from bagel.app.server.guard import Guard
@@ -103,7 +102,7 @@ async def edits(request: Request) -> Response:
     return await images.edits(request, request.app.state.service)
 
 
-def build(bagel: Bagel, settings: Settings) -> ASGIApp:
+def build(bagel: Bagel, settings: Settings) -> Guard[Service]:
     """The application with its worker, which runs from startup to shutdown."""
     service = Service(bagel, settings)
 

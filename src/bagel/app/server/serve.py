@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from types import FrameType
+from typing import Any, Protocol
 
 import torch
 import uvicorn
@@ -14,15 +15,22 @@ import uvicorn
 from bagel.app.server.guard import Guard
 from bagel.app.server.routes import build
 from bagel.app.server.settings import Settings
-from bagel.app.worker import Worker
 from bagel.infer.pipeline import Bagel
+
+
+class Stoppable(Protocol):
+    """Who works on the requests."""
+
+    def drain(self) -> None: ...
+
+    def fail_all(self) -> None: ...
 
 
 class Server(uvicorn.Server):
     """At the first signal it takes no new requests, gives the waiting ones back with 503, and lets those under
     way end; what has not ended after the grace is given back too. The second signal stops at once."""
 
-    def __init__(self, config: uvicorn.Config, worker: Worker, grace: float) -> None:
+    def __init__(self, config: uvicorn.Config, worker: Stoppable, grace: float) -> None:
         super().__init__(config)
         self.worker, self.grace = worker, grace
         self._stops_at = float("inf")
@@ -46,7 +54,10 @@ class Server(uvicorn.Server):
 
 def make_server(bagel: Bagel, settings: Settings, host: str = "127.0.0.1", port: int = 8000) -> Server:
     app = build(bagel, settings)
-    assert isinstance(app, Guard)
+    return server_of(app, app.service.worker, settings, host, port)
+
+
+def server_of(app: Guard[Any], worker: Stoppable, settings: Settings, host: str, port: int) -> Server:
     config = uvicorn.Config(
         app,
         host,
@@ -58,7 +69,7 @@ def make_server(bagel: Bagel, settings: Settings, host: str = "127.0.0.1", port:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=int(settings.grace) + 5,
     )
-    return Server(config, app.service.worker, settings.grace)
+    return Server(config, worker, settings.grace)
 
 
 def serve(
