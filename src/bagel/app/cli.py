@@ -6,7 +6,6 @@ Exit codes: 0; 1 with one line for what a user can put right; 2 for a wrong call
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import os
 import sys
@@ -14,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -75,16 +74,19 @@ class ModelFlags:
         """report: called with (bytes read, bytes in all)."""
         from bagel.infer.pipeline import Bagel
 
+        return Bagel.load(**self.arguments(), report=report)
+
+    def arguments(self) -> dict[str, Any]:
+        """Those of `Bagel.load`, as plain values, which also another process can be given."""
         device, parallel = self._several()
-        return Bagel.load(
-            self.model,
-            device=device,
-            dtype=self.dtype,
-            precision=self.precision,
-            offload=self.offload,
-            parallel=parallel,
-            report=report,
-        )
+        return {
+            "model": self.model,
+            "device": device,
+            "dtype": self.dtype,
+            "precision": self.precision,
+            "offload": self.offload,
+            "parallel": parallel,
+        }
 
     def _several(self) -> tuple[str, str | None]:
         """Devices, and how they share the work."""
@@ -309,7 +311,7 @@ def _on_workers(
 
     source.config()
     workers = Workers(count=count, active=active)
-    return run_batch_on_workers(dataclasses.asdict(source), batch, folder, workers, progress=progress)
+    return run_batch_on_workers(source.arguments(), batch, folder, workers, progress=progress)
 
 
 @app.command
@@ -367,7 +369,7 @@ def _serve_replicas(flags: ServeFlags, settings: Settings, source: ModelFlags) -
             source.caution()
 
         serve_replicas(
-            dataclasses.asdict(source),
+            source.arguments(),
             settings,
             flags.replicas,
             host=flags.host,

@@ -111,7 +111,7 @@ def _round(
     except ray.exceptions.RayError as error:
         if sentence := refusal_in(error):
             raise InputError(sentence) from None
-        log.warning("the round ended early: %s", type(error).__name__)
+        log.warning("the round ended early: %s", str(error).strip()[-1000:])
     return begun
 
 

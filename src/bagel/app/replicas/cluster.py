@@ -30,7 +30,7 @@ def application(arguments: dict[str, Any]) -> Any:
     flags = ServeFlags(**{name: value for name, value in arguments.items() if name in flag_names})
     source = ModelFlags(**{name: value for name, value in arguments.items() if name in model_names})
     settings = flags.settings(source.model)
-    model = model_deployment(absolute(dataclasses.asdict(source)), settings, flags.threads, gpus=0)
+    model = model_deployment(absolute(source.arguments()), settings, flags.threads, gpus=0)
     deployment: Any = FrontDeployment
     return deployment.bind(model.bind(), settings, flags.open)
 
