@@ -6,6 +6,7 @@ import contextlib
 import io
 import socket
 import struct
+import time
 import zlib
 
 import httpx
@@ -160,6 +161,38 @@ def test_an_allowed_address_is_fetched_from_where_it_was_looked_up(monkeypatch):
             remote.fetch(url, ["pictures.example"], 9)
 
 
+def test_a_host_that_dribbles_is_left(monkeypatch):
+    class Slow:
+        status = 200
+
+        def read1(self, count):
+            time.sleep(0.05)
+            return b"x"
+
+    class Connection:
+        def __init__(self, *a, **k):
+            pass
+
+        request = close = __init__
+
+        def getresponse(self):
+            return Slow()
+
+    class Secure:
+        def wrap_socket(self, plain, server_hostname):
+            return plain
+
+    monkeypatch.setattr(remote, "SECONDS", 0.3)
+    monkeypatch.setattr(remote.socket, "getaddrinfo", lambda *a, **k: [(0, 0, 0, "", ("93.184.215.14", 443))])
+    monkeypatch.setattr(remote.socket, "create_connection", lambda *a, **k: contextlib.nullcontext())
+    monkeypatch.setattr(remote.ssl, "create_default_context", Secure)
+    monkeypatch.setattr(remote.http.client, "HTTPSConnection", Connection)
+    began = time.monotonic()
+    with pytest.raises(ApiError, match="could not be fetched"):
+        remote.fetch("https://pictures.example/a.png", ["pictures.example"], 1000)
+    assert time.monotonic() - began < 5
+
+
 def bomb(width, height):
     """A PNG of a few kilobytes that unpacks to width x height."""
 
@@ -198,6 +231,8 @@ def test_too_large_a_body(live):
     with contextlib.suppress(httpx.WriteError):  # the server may close while we still send
         refused(live.post(CHAT, content=endless(), headers={"content-type": "application/json"}), 413, "bytes")
     refused(live.post(CHAT, json=said("x " * 150_000)), 413, "letters")
+    many = {**said(), "messages": [{"role": "user", "content": "x " * 1000} for _ in range(150)]}
+    refused(live.post(CHAT, json=many), 413, "letters")
 
 
 def test_a_huge_picture_in_json(live):

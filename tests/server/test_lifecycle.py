@@ -65,6 +65,24 @@ def test_a_client_that_leaves_frees_its_job(live, stream):
     assert not live.worker._handles
 
 
+def test_nobody_fills_the_whole_queue(served):
+    with running(served, active=1, queue=4, keys=("one", "two")) as live:
+
+        def ask(key):
+            return live.post("/v1/images/generations", json=LONG, headers={"authorization": f"Bearer {key}"})
+
+        calls = [in_background(lambda: ask("one")) for _ in range(4)]
+        wait(lambda: live.worker.open == 4)
+        assert ask("one").status_code == 429
+        calls.append(in_background(lambda: ask("two")))
+        wait(lambda: live.worker.open == 5)
+        assert ask("two").status_code == 429, "five are all"
+        for thread, _ in calls:
+            thread.join(60)
+        assert [found[0].status_code for _, found in calls] == [200] * 5
+        assert not live.worker._open_of
+
+
 def test_one_who_waits_and_leaves_never_runs(served):
     with running(served, active=1) as live:
         thread, found = in_background(lambda: live.post("/v1/images/generations", json=LONG))

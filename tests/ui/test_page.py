@@ -296,6 +296,19 @@ def test_the_language_switches(page: Any) -> None:
     page.wait_for_selector("#talk-new:has-text('新对话')")
 
 
+def test_only_pictures_of_the_folder_are_served(browser: Any, desk: tuple[str, Path]) -> None:
+    secret, shown = desk[1] / "keys.txt", desk[1] / "mine.png"
+    secret.write_text("secret")
+    Image.new("RGB", (8, 8)).save(shown)
+    context = browser.new_context()
+    for path, status in ((shown, 200), (secret, 404), (desk[1] / "inputs" / ".." / "keys.txt", 404)):
+        for route in ("file=", "file/"):
+            found = context.request.get(f"{desk[0]}/gradio_api/{route}{path}")
+            assert found.status == status or (route == "file/" and found.status != 200), (path, route)
+    context.close()
+    shown.unlink()
+
+
 def test_two_visitors_at_once(browser: Any, desk: tuple[str, Path], scheduler: Scheduler) -> None:
     """Both draw in the same passes; one cancels, and the other's goes on."""
     pages = []

@@ -197,6 +197,20 @@ def test_visitors_of_an_open_page_see_their_own(tmp_path: Path) -> None:
     assert mine.exists()
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_nothing_else_of_the_folder_is_served(tmp_path: Path, shared: bool) -> None:
+    history = History(tmp_path, shared=shared)
+    made = history.keep(Image.new("RGB", (8, 8)), {"job": "draw"})
+    kept = history.keep_input(Image.new("RGB", (8, 8)))
+    for name in ("keys.txt", ".hidden.png", "holiday.png", "sub/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    served = {path for path in tmp_path.rglob("*") if path.is_file() and history.may_serve(str(path))}
+    assert served == {made, kept, *([tmp_path / "holiday.png"] if shared else [])}
+    assert not history.may_serve(f"{tmp_path}/inputs/../keys.txt")
+    assert history.may_serve("/elsewhere/keys.txt"), "which Gradio refuses by itself"
+
+
 def test_a_conversation_comes_back_from_its_settings(tmp_path: Path) -> None:
     history = History(tmp_path)
     path = str(history.keep_input(Image.new("RGB", (8, 8))))

@@ -8,7 +8,8 @@ import math
 import os
 import queue
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,8 @@ class Worker:
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self.most = limits.active + limits.queue
+        self.most_of_one = limits.active + math.ceil(limits.queue * 3 / 4)
+        """Jobs of one owner: a quarter of the queue is left to others."""
         self.scheduler = Scheduler(engine, limits)
         self.stopping: StoppingError | None = None
         self.seconds_per_job = 1.0
@@ -48,6 +51,7 @@ class Worker:
         self._handles: dict[Ticket, tuple[Handle, int]] = {}
         self._told: dict[Ticket, int] = {}
         self._open, self._lock = 0, threading.Lock()
+        self._open_of: Counter[Hashable] = Counter()
         self._thread = threading.Thread(target=self._run, name="bagel-model", daemon=True)
 
     def start(self) -> None:
@@ -65,16 +69,18 @@ class Worker:
     def submit(
         self, jobs: Sequence[Job], *, owner: str | None = None, weight: int = 0, wants: tuple[type, ...] = ()
     ) -> Handle:
-        """Queues all jobs of a request or none; call it on the event loop. wants: events to hand out besides the
+        """Queues all jobs of a request or none; call it on the event loop. owner: owners take turns where they wait,
+        and none fills the whole queue. wants: events to hand out besides the
         last. Raises BusyError if the queue is full, StoppingError if the worker is stopping."""
         with self._lock:
             if self.stopping:
                 raise self.stopping
-            if self._open + len(jobs) > self.most:
+            if self._open + len(jobs) > self.most or self._open_of[owner] + len(jobs) > self.most_of_one:
                 self.scheduler.metrics.ended["refused"] += len(jobs)
                 text = f"{self._open} jobs are under way or waiting, and no more can; try again later."
                 raise BusyError(text, retry_after=self.wait_estimate())
             self._open += len(jobs)
+            self._open_of[owner] += len(jobs)
         handle = Handle(self, len(jobs), wants)
         self._orders.put(lambda: self._begin(handle, jobs, owner, weight))
         return handle
@@ -181,6 +187,8 @@ class Worker:
             del self._handles[ticket]
             with self._lock:
                 self._open -= 1
+                self._open_of[ticket.owner] -= 1
+                self._open_of += Counter()  # forgets those who have none
             if isinstance(event, Finished) and ticket.began is not None:
                 took = self.scheduler.clock() - ticket.began
                 self.seconds_per_job += 0.1 * (took - self.seconds_per_job)

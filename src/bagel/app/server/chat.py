@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from bagel.app.previews import Evenly, Preview, with_previews
 from bagel.app.server.images import check_options, presets_within
-from bagel.app.server.inputs import picture_input, read_json, text_input
+from bagel.app.server.inputs import check_letters, picture_input, read_json, text_input
 from bagel.app.server.problems import ApiError, answer
 from bagel.app.server.protocol import ChatRequest, Message
 from bagel.app.server.protocol import TextPiece as TextContent
@@ -59,6 +59,9 @@ async def _turns(asked: ChatRequest, service: Service) -> list[Turn]:
     if len(addresses) > service.settings.pictures:
         text = f"{len(addresses)} pictures were sent; at most {service.settings.pictures} are read."
         raise ApiError(413, text, "too_many_images", param="messages")
+    texts = [m.content for m in asked.messages if isinstance(m.content, str)]
+    texts += [p.text for m in asked.messages if isinstance(m.content, list) for p in m.content if p.type == "text"]
+    check_letters(sum(map(len, texts)), service.settings)
     turns = [Turn(await _items(message, service), message.role != "user") for message in asked.messages]
     if not any(turn.items for turn in turns):
         raise ApiError(400, "the messages are empty; say something.", "invalid_value", param="messages")

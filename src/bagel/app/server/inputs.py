@@ -48,11 +48,14 @@ def parse(body: bytes | str) -> Any:
 
 def text_input(text: str, settings: Settings) -> Text:
     """Raises ApiError or InputError for what is too long, empty or no Unicode."""
-    if len(text) > settings.letters:
-        raise ApiError(
-            413, f"a text has {len(text):,} letters; at most {settings.letters:,} are read.", "text_too_long"
-        )
+    check_letters(len(text), settings)
     return checked_text(text)
+
+
+def check_letters(count: int, settings: Settings) -> None:
+    """Raises ApiError where all texts of a request are too long together: they are tokenised between two passes."""
+    if count > settings.letters:
+        raise ApiError(413, f"the text has {count:,} letters; at most {settings.letters:,} are read.", "text_too_long")
 
 
 async def picture_input(runtime: Runtime, url: str, settings: Settings) -> Image.Image:

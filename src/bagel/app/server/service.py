@@ -48,7 +48,8 @@ class Service:
         raise ApiError(404, text, "model_not_found", param="model")
 
     def begin(self, request: Request, jobs: Sequence[Job], weight: int, wants: tuple[type, ...] = ()) -> Handle:
-        owner = getattr(request.state, "owner", None)
+        address = request.client.host if request.client else None
+        owner = getattr(request.state, "owner", address)
         handle = self.worker.submit(jobs, owner=owner, weight=weight, wants=wants)
         request.state.handles.append(handle)  # closed at the latest when the request ends
         return handle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,13 @@ from bagel.infer.pipeline import Bagel, find_model, is_random
 from bagel.model.config import ModelConfig
 
 if TYPE_CHECKING:
+    from bagel.app.ui.history import History
     from bagel.app.ui.page import Page
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_UPLOAD = "64mb"
+FILE = re.compile(r"/file[=/](.*)", re.DOTALL)
+"""Gradio's address of a file."""
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' data: blob:; worker-src 'self' blob:; "
@@ -75,7 +79,7 @@ def serve(
             theme=theme(),
             css=CSS,
             head=HEAD,
-            app_kwargs={"middleware": _middleware(), "docs_url": None, "redoc_url": None},
+            app_kwargs={"middleware": _middleware(history), "docs_url": None, "redoc_url": None},
         )
     except OSError:
         raise InputError(f"port {place.port} of {place.host} is taken; choose another with --port.") from None
@@ -98,19 +102,26 @@ def _import_gradio() -> None:
         raise InputError("the page needs Gradio; install it: pip install 'bagel-mot[ui]'.") from None
 
 
-def _middleware() -> list[Any]:
+def _middleware(history: History) -> list[Any]:
     from starlette.middleware import Middleware
 
-    return [Middleware(_Policy)]
+    return [Middleware(_Policy, history=history)]
 
 
 class _Policy:
-    """Adds the policy to every answer; events still stream."""
+    """Adds the policy to every answer; events still stream. Of the history's folder nothing is served but its
+    pictures, whatever else lies there."""
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
+    def __init__(self, app: Any, history: History) -> None:
+        self.app, self.history = app, history
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        asked = FILE.search(scope["path"]) if scope["type"] == "http" else None
+        if asked and not self.history.may_serve(asked[1]):
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
+
         async def with_policy(message: Any) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]

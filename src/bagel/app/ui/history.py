@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import secrets
 import threading
@@ -21,7 +22,8 @@ from bagel.errors import InputError
 MOST_SHOWN = 120
 _MOST_SETTINGS = 100_000
 _INPUTS = "inputs"
-_NAME = re.compile(rf"({_INPUTS}/)?[A-Za-z0-9-]{{1,100}}\.png")
+_OWN_NAME = re.compile(rf"{_INPUTS}/[0-9a-f]{{32}}\.png|[0-9]{{8}}-[0-9]{{6}}-[0-9]{{3}}-[a-z]+-[0-9a-f]{{8}}\.png")
+_NAME = re.compile(rf"({_INPUTS}/)?[\w-][\w. -]{{0,200}}\.png")
 
 
 class History:
@@ -65,6 +67,14 @@ class History:
             return None
         path = self.folder / name
         return path if path.is_file() else None
+
+    def may_serve(self, path: str) -> bool:
+        """Whether a path is outside the folder, which is not ours to judge, or a picture of it."""
+        place = Path(os.path.realpath(path)) if path else None
+        if place is None or not place.is_relative_to(os.path.realpath(self.folder)):
+            return True
+        name = place.relative_to(os.path.realpath(self.folder)).as_posix()
+        return bool(_NAME.fullmatch(name) if self.shared else _OWN_NAME.fullmatch(name))
 
     def newest(self, visitor: str = "") -> list[Path]:
         if not self.shared:
