@@ -60,6 +60,7 @@ ROWS = {
     "16": Row(16, "nf4", against="bf16", most_peak=14.5, most_time=1.5),
     "16 edit": Row(16, "nf4", "auto", job="edit", against="edit bf16"),
     "12": Row(12, "nf4", against="bf16", most_peak=10.8, most_time=2.0),
+    "24 bf11": Row(24, "bf11", against="bf16", most_time=1.2),
     "8": Row(8, "nf4", "auto", against="nf4", most_peak=7.3),
     "24 exact": Row(24, "bf16", "auto", against="bf16"),
     "8 exact": Row(8, "bf16", "auto", against="bf16"),
