@@ -27,6 +27,10 @@ TEXT, PREVIEWS = 3, (1, 4)
 NODES = 13
 
 
+class NodeError(Exception):
+    """What ComfyUI shows of a node that failed."""
+
+
 class Client:
     def __init__(self, address: str, http: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.address, self.http, self.socket = address, http, socket
@@ -51,8 +55,16 @@ class Client:
             if kind in ("execution_success", "execution_error", "execution_interrupted"):
                 break
         if kind == "execution_error":
-            raise SystemExit(f"{data['node_type']}: {data['exception_message']}\n{''.join(data['traceback'])}")
+            raise NodeError(f"{data['node_type']}: {data['exception_message'].strip()}")
         return seen, await self.history(queued["prompt_id"])
+
+    async def error(self, prompt: dict[str, Any]) -> str:
+        """What ComfyUI says of a run that has to fail."""
+        try:
+            await self.run(prompt)
+        except NodeError as error:
+            return str(error)
+        return "nothing failed"
 
     async def history(self, prompt: str) -> dict[str, Any]:
         """It is written a moment after the last message."""
@@ -88,6 +100,45 @@ def fresh(prompt: dict[str, Any]) -> dict[str, Any]:
     return prompt
 
 
+def every_other_node() -> dict[str, Any]:
+    """Those that the examples do not have: a picture read and talked about, then drawn once more with the model
+    unloaded in between."""
+    knobs = workflow("draw_edit_ask")["2"]["inputs"]
+    draw = {"model": ["1", 0], "prompt": "a cat", "seed": 1, "width": 64, "height": 64, "count": 2, "think": True}
+    words = {"max_tokens": 8, "do_sample": True, "temperature": 0.5}
+    nodes: dict[str, tuple[str, dict[str, Any]]] = {
+        "1": ("BagelMotLoad", {"model": "mini", "precision": "int8", "offload": "", "device": "auto"}),
+        "2": ("BagelMotDrawKnobs", {**knobs, "num_timesteps": 5, "max_tokens": 8}),
+        "3": ("BagelMotDraw", {**draw, "knobs": ["2", 0]}),
+        "4": ("BagelMotTalk", {"model": ["1", 0]}),
+        "5": ("BagelMotTalkRead", {"conversation": ["4", 0], "message": "Two cats.", "image": ["3", 0]}),
+        "6": ("PreviewAny", {"source": ["7", 2]}),
+        "7": (
+            "BagelMotTalkGoOn",
+            {
+                "conversation": ["5", 0],
+                "message": "And then?",
+                "seed": 1,
+                "width": 0,
+                "height": 0,
+                "parts": "text",
+                "max_images": 1,
+                "text_knobs": ["9", 0],
+            },
+        ),
+        "8": ("SaveImage", {"images": ["7", 1], "filename_prefix": "bagel/none"}),
+        "9": ("BagelMotTextKnobs", words),
+        "10": ("BagelMotUnload", {"model": ["1", 0], "after": ["7", 0]}),
+        "11": (
+            "BagelMotTalkDraw",
+            {"conversation": ["10", 0], "message": "", "seed": 1, "width": 64, "height": 64, "think": False},
+        ),
+        "12": ("SaveImage", {"images": ["11", 1], "filename_prefix": "bagel/again"}),
+    }
+    nodes["11"][1]["knobs"] = ["2", 0]
+    return {number: {"class_type": kind, "inputs": inputs} for number, (kind, inputs) in nodes.items()}
+
+
 async def check(client: Client) -> None:
     async with client.http.get(f"{client.address}/object_info") as answer:
         found = [name for name in await answer.json() if name.startswith("BagelMot")]
@@ -112,6 +163,20 @@ async def check(client: Client) -> None:
     seen, _ = await client.run(changed)
     assert not seen["preview"], "pictures that had not changed were made again"
     print(f"another question: {report(seen)}")
+
+    seen, done = await client.run(fresh(every_other_node()))
+    assert seen["execution_success"] == 1
+    assert "8" not in done["outputs"], "a turn without pictures must block what saves them"
+    assert done["outputs"]["6"]["text"][0]
+    again = await client.picture(done["outputs"]["12"]["images"][0])
+    assert again.size == (64, 64)
+    print(f"the other nodes: {report(seen)}")
+
+    wrong = workflow("draw_edit_ask")
+    wrong["4"]["inputs"]["width"] = 4096
+    said = await client.error(wrong)
+    assert "Draw a smaller picture" in said, said
+    print(f"an error: {said}")
 
     long = fresh(workflow("draw_edit_ask"))
     long["2"]["inputs"]["num_timesteps"] = 5000
