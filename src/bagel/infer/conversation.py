@@ -20,9 +20,20 @@ from torch import Tensor
 
 from bagel.checkpoint import Checkpoint
 from bagel.errors import InputError
-from bagel.images import fitted, from_levels, patchify, resize, to_image, to_levels, unpatchify
+from bagel.images import (
+    ResizeRule,
+    fitted,
+    from_levels,
+    patchify,
+    resize,
+    resized_size,
+    to_image,
+    to_levels,
+    unpatchify,
+)
 from bagel.infer.engine import Engine, Job, Read, Seen
 from bagel.infer.image import COND, NO_IMAGE, NO_TEXT, Guidance, denoise, noise_for, schedule
+from bagel.infer.resample import resample
 from bagel.infer.result import ImageDone, Stats, TextDone
 from bagel.infer.text import Sampler, text_of, write
 from bagel.memory.cards import free_bytes
@@ -32,6 +43,10 @@ from bagel.pack import LatentPart, PackRules, TextPart, VitPart
 from bagel.tokens import THINK_PROMPT
 
 Input = str | Image.Image
+Picture = Image.Image | Tensor
+"""A picture as PIL's, or as levels uint8 [3, H, W] on the model's device."""
+MOST_PIXELS = 2**22
+"""A larger picture is resized by Pillow: its levels would take memory that was not planned for."""
 _pictures_read = itertools.count()
 
 
@@ -67,20 +82,36 @@ class Runtime:
         """See `images.fitted`, by this model's rule."""
         return fitted(image, self.checkpoint.config.images.vae)
 
-    def encode(self, image: Image.Image) -> LatentPart:
+    def placed(self, image: Image.Image) -> Picture:
+        """A picture where resizing it is fastest: on a GPU its levels, unless there are too many."""
+        device = self.checkpoint.model.device
+        on_gpu = device.type == "cuda" and image.width * image.height <= MOST_PIXELS
+        return to_levels(image).to(device) if on_gpu else image
+
+    def resized(self, image: Picture, rule: ResizeRule) -> Picture:
+        """By Pillow, or on the device with Pillow's levels."""
+        if isinstance(image, Image.Image):
+            return resize(image, rule)
+        width, height = resized_size(image.shape[2], image.shape[1], rule)
+        return resample(image, (height, width))
+
+    def _pixels(self, image: Picture) -> Tensor:
+        levels = to_levels(image) if isinstance(image, Image.Image) else image
+        return from_levels(levels.to(self.checkpoint.model.device))
+
+    def encode(self, image: Picture) -> LatentPart:
         """A picture of legal size as a clean latent segment: the posterior's mean, so that the same picture
         always reads the same (upstream samples)."""
         config, vae = self.checkpoint.config, self.checkpoint.vae
-        pixels = from_levels(to_levels(image).to(self.checkpoint.model.device))
+        pixels = self._pixels(image)
         latent = vae.encode(pixels[None])[0]
         side = config.latent_patch_size
         return LatentPart(patchify(latent, side), (latent.shape[1] // side, latent.shape[2] // side))
 
-    def look(self, image: Image.Image) -> VitPart:
+    def look(self, image: Picture) -> VitPart:
         """A picture as a ViT segment; the ViT's size rule is applied to the picture as the VAE sees it."""
         side = self.checkpoint.config.vit.patch_size
-        resized = resize(image, self.checkpoint.config.images.vit)
-        pixels = from_levels(to_levels(resized).to(self.checkpoint.model.device))
+        pixels = self._pixels(self.resized(image, self.checkpoint.config.images.vit))
         return VitPart(patchify(pixels, side), (pixels.shape[1] // side, pixels.shape[2] // side))
 
     @torch.inference_mode()
@@ -173,8 +204,9 @@ class Conversation:
         runtime = self.runtime
         if isinstance(item, str):
             return [Read(self.cond, TextPart(runtime.checkpoint.tokenizer.segment(item)))]
-        image, name = resize(item, runtime.checkpoint.config.images.vae), next(_pictures_read)
-        self.size = image.height, image.width
+        image, name = runtime.resized(runtime.placed(item), runtime.checkpoint.config.images.vae), next(_pictures_read)
+        width, height = image.size if isinstance(image, Image.Image) else (image.shape[2], image.shape[1])
+        self.size = height, width
         reads = []
         if latents and "latents" in runtime.sees:
             reads.append(Read(self.cond, runtime.encode(image), what=("latents", name)))
