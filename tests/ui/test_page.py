@@ -38,6 +38,7 @@ FLAGS = [
     "--disable-sync",
 ]
 PATIENCE = 60_000
+sync_api.expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
