@@ -1,21 +1,20 @@
 """Attention over runs of varied length (see `bagel.runs`), with gradients.
 
-On a GPU FlashAttention-2 as PyTorch ships it; elsewhere, and as its definition, run by run in plain PyTorch. Both
-are operators of their own, so that `torch.compile` and selective recomputation see one call.
+On a GPU FlashAttention-2's forward as PyTorch ships it, and a backward of our own; elsewhere, and as its definition,
+run by run in plain PyTorch. Each is an operator, so that `torch.compile` and selective recomputation see one call.
 
 Letters: Q queries and K keys of all runs end to end, R runs, N query heads, M key/value heads, H head width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bagel.model.kernels import has_triton
 from bagel.runs import PackRuns, Runs
 
 
@@ -71,17 +70,6 @@ class _ListKeys(torch.autograd.Function):
         return summed.to(grad.dtype), None, None
 
 
-@contextmanager
-def same_every_time() -> Iterator[None]:
-    """FlashAttention's backward without atomic sums, so that a resumed run goes on with the same numbers."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-
-
 @torch.library.custom_op("bagel::run_attention", mutates_args=())
 def _attention(
     q: Tensor,
@@ -125,13 +113,9 @@ def _attention_backward(
     causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if q.is_cuda:
-        unused = torch.zeros(2, dtype=torch.uint64, device=q.device)
-        with same_every_time():
-            made = torch.ops.aten._flash_attention_backward(
-                grad.contiguous(), q, k, v, out, sums, query_ends, key_ends, longest_query, longest_key, 0.0, causal,
-                unused, unused,
-            )  # fmt: skip
-        return made[0], made[1], made[2]
+        return _gpu_backward(
+            grad, q, k, v, out, sums, query_ends, key_ends, longest_query, longest_key, causal
+        )  # fmt: skip
     ends = query_ends.tolist()
     made = [
         _one_backward(grad[first:last], *one, out[first:last], sums[:, first:last], causal)
@@ -146,6 +130,19 @@ def _attention_backward(
 @_attention_backward.register_fake
 def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+def _gpu_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The same numbers every time with Triton; without it FlashAttention's own backward, whose sums vary in their
+    last bits."""
+    if has_triton():
+        from bagel.model.triton_runs import backward
+
+        return backward(grad, q, k, v, *rest)
+    *known, causal = rest
+    unused = torch.zeros(2, dtype=torch.uint64, device=q.device)
+    made = torch.ops.aten._flash_attention_backward(grad.contiguous(), q, k, v, *known, 0.0, causal, unused, unused)
+    return made[0], made[1], made[2]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

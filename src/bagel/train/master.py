@@ -3,24 +3,23 @@ move at all, and float32 weights cost a cast a layer and twice the memory.
 
 The master is the bf16 weight and 16 more bits: `bits(master) = (bits(weight) << 16) + low`, low a signed 16-bit
 number, so that the weight is always the master rounded to nearest. With moments in bf16 that is 10 bytes a
-parameter, gradient included, where float32 takes 16; the whole update is one compiled kernel a tensor.
+parameter, gradient included, where float32 takes 16; on a GPU the whole update is one kernel a tensor.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bagel.errors import InputError
+from bagel.model.kernels import has_triton
 
 
 class MasterAdamW(torch.optim.Optimizer):
-    """parameters: by name, all bf16 (others are refused); a name tells which belong to one block and are updated by
-    one call. moments: dtype of both. compiled: None means on a GPU.
+    """parameters: by name, all bf16 (others are refused). moments: dtype of both.
 
     State of each parameter, all of its shape: low (int16), exp_avg, exp_avg_sq; and step, a float32 scalar.
     """
@@ -33,7 +32,6 @@ class MasterAdamW(torch.optim.Optimizer):
         eps: float = 1e-15,
         weight_decay: float = 0.0,
         moments: torch.dtype = torch.bfloat16,
-        compiled: bool | None = None,
     ) -> None:
         wrong = [name for name, value in parameters.items() if value.dtype is not torch.bfloat16]
         if wrong:
@@ -42,10 +40,6 @@ class MasterAdamW(torch.optim.Optimizer):
             list(parameters.values()), {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         )
         self.moments = moments
-        self._blocks = _by_block(parameters)
-        on_gpu = any(value.device.type == "cuda" for value in parameters.values())
-        use = on_gpu if compiled is None else compiled
-        self._update = torch.compile(_update_all, dynamic=False) if use else _update_all
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -54,18 +48,16 @@ class MasterAdamW(torch.optim.Optimizer):
         not zero (both scalars on the device)."""
         group = self.param_groups[0]
         beta1, beta2 = group["betas"]
-        sent: dict[float, Tensor] = {}
-        for block in self._blocks:
-            present = [(value, value.grad) for value in block if value.grad is not None]
-            if not present:
-                continue
-            for value, _ in present:
+        together: dict[float, list[list[Tensor]]] = {}
+        for value in group["params"]:
+            if value.grad is not None:
                 self._begin(value)
-            count = float(self.state[present[0][0]]["step"])  # on the CPU: no wait
-            if count not in sent:
-                sent[count] = self._numbers(group, count, present[0][0].device)
-            columns = [[_local(value), _local(grad), *self._of(value)] for value, grad in present]
-            self._update(columns, sent[count], beta1, beta2, group["eps"], group["weight_decay"])
+                count = float(self.state[value]["step"])  # on the CPU: no wait
+                together.setdefault(count, []).append([_local(value), _local(value.grad), *self._of(value)])
+        for count, columns in together.items():
+            device = columns[0][0].device
+            update = _fused() if device.type == "cuda" and has_triton() else _update_all
+            update(columns, self._numbers(group, count, device), beta1, beta2, group["eps"], group["weight_decay"])
 
     def _numbers(self, group: Mapping[str, Any], count: float, device: torch.device) -> Tensor:
         """float32 [5] on the device: rate, corrections of both moments, divisor of gradients, whether to skip."""
@@ -97,18 +89,14 @@ class MasterAdamW(torch.optim.Optimizer):
         return _master(value.detach(), state["low"]) if state else value.detach().float()
 
 
-def _by_block(parameters: Mapping[str, nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Parameters of one layer together: all layers have the same shapes and share one compiled call. Those outside
-    layers are one call too: a call for each would pass the compiler's limit of shapes."""
-    blocks: dict[str, list[nn.Parameter]] = {}
-    for name, value in parameters.items():
-        match = re.match(r".*?layers\.\d+\.", name)
-        blocks.setdefault(match[0] if match else "", []).append(value)
-    return list(blocks.values())
-
-
 def _local(value: Tensor) -> Tensor:
     return value.to_local() if hasattr(value, "to_local") else value
+
+
+def _fused() -> Callable[..., None]:
+    from bagel.train.triton_master import update
+
+    return update
 
 
 def _update_all(

@@ -1,0 +1,50 @@
+"""Triton kernels of training in its interpreter, on the CPU: the numbers, not the speed."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+RUNS = """
+import numpy as np, torch
+from bagel.model import triton_runs, varlen
+from bagel.runs import Runs
+
+torch.manual_seed(0)
+for causal in (False, True):
+    for heads, kv_heads, width in ((6, 2, 64), (4, 4, 72)):
+        runs = Runs.of(np.array([70, 3, 150]), np.array([130, 3, 233]))
+        q, rows = torch.randn(223, heads, width), torch.randn(366, 3 * kv_heads * width)
+        k, v = (x.unflatten(-1, (kv_heads, width)) for x in rows.chunk(3, dim=-1)[:2])  # with a gap between rows
+        ends = runs.query_ends, runs.key_ends, runs.longest_query, runs.longest_key, causal
+        out, sums = varlen._attention(q, k, v, *ends)
+        grad = torch.randn_like(out)
+        wanted = varlen._attention_backward(grad, q, k, v, out, sums, *ends)
+        for found, exact in zip(triton_runs.backward(grad, q, k, v, out, sums, *ends), wanted, strict=True):
+            torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
+"""
+
+MASTER = """
+import torch
+from bagel.train import master, triton_master
+
+for skip in (0.0, 1.0):
+    made = []
+    for update in (master._update_all, triton_master.update):
+        torch.manual_seed(1)
+        weight, low = torch.randn(37, 133).bfloat16(), torch.randint(-30000, 30000, (37, 133), dtype=torch.int16)
+        made.append([weight, torch.randn(133, 37).t(), low, torch.randn(37, 133), torch.rand(37, 133)])
+        update([made[-1]], torch.tensor([1e-3, 0.1, 0.3, 2.0, skip]), 0.9, 0.95, 1e-8, 0.01)
+    plain, ours = ([master._master(x[0], x[2]), x[3], x[4]] for x in made)
+    for found, wanted in zip(ours, plain, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+"""
+
+
+@pytest.mark.parametrize("code", [RUNS, MASTER], ids=["runs", "master"])
+def test_numbers(code, monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # read when the kernels are defined: a process of its own
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
