@@ -79,7 +79,8 @@ def test_the_command(tmp_path, capsys):
     assert path.name == file_name(results)
     rows = {row["job"]: row for row in results["rows"]}
     assert list(rows) == jobs.split(",")
-    assert rows["draw"]["model_calls"] == rows["draw-4"]["model_calls"] == 13
+    assert rows["draw"]["model_calls"] == rows["draw-4"]["model_calls"]
+    assert rows["draw"]["model_calls"] in (13, 14)  # by the presets of the embedded model
     assert rows["draw-fp8-forecast5"]["model_calls"] < rows["draw"]["model_calls"] / 1.5
     assert rows["next-token"]["model_calls"] == 1
     for row in rows.values():

@@ -42,7 +42,7 @@ def desk(tmp_path, monkeypatch):
     (tmp_path / "cut.png").write_bytes((GOLDEN / "images" / "tall.png").read_bytes()[:200])
     (tmp_path / "words.png").write_text("not a picture")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("BAGEL_MODEL", raising=False)
+    monkeypatch.setenv("BAGEL_MODEL", str(CHECKPOINT))  # whether a trained model is embedded or not
     return tmp_path
 
 

@@ -97,7 +97,7 @@ def run_config(folder: Path, **changes: Any) -> dict[str, Any]:
     """A config of a short run of the embedded random model."""
     return {
         "run": str(folder / "run"),
-        "model": {"path": "mini"},
+        "model": {"path": str(MINI)},
         "data": write_rows(folder),
         "device": "cpu",
         "steps": 4,

@@ -36,6 +36,7 @@ from bagel.infer.engine import Engine
 from bagel.infer.image import ImageStep
 from bagel.infer.inputs import Text
 from bagel.infer.scheduler import Limits
+from bagel.mini.sizes import MINI
 from bagel.options import settle
 
 JOBS = ("draw", "edit", "chat", "talk")
@@ -225,7 +226,12 @@ def test_a_conversation_comes_back_from_its_settings(tmp_path: Path) -> None:
 def test_examples_have_pictures(bagel: Bagel) -> None:
     for job in ("draw", "edit", "chat"):
         assert all(len(pair) == len(LANGUAGES) for pair in examples(job, bagel.config))
-    assert [len(example_pictures(pair)) for pair in examples("edit", bagel.config)] == [1, 1, 2]
+    rule = dataclasses.replace(MINI.images.vae, max_size=512)
+    large = dataclasses.replace(MINI, max_latent_size=32, images=dataclasses.replace(MINI.images, vae=rule))
+    for config, numbers in ((large, [1, 1, 2]), (MINI, [1, 1, 1])):
+        assert [len(example_pictures(pair)) for pair in examples("edit", config)] == numbers
+    (shown,) = example_pictures(examples("chat", MINI)[0])
+    assert shown.size == (128, 128)
 
 
 # --- the model's thread ------------------------------------------------------------------------------------

@@ -8,23 +8,25 @@ from PIL import Image, ImageDraw
 
 from bagel.app.ui.texts import LANGUAGES
 from bagel.model.config import ModelConfig
+from bagel.world.render import draw
+from bagel.world.scene import Scene, Thing
 
 Pair = tuple[str, str]
 
 _SMALL: dict[str, Sequence[Pair]] = {
     "draw": (
-        ("a red circle above a blue square", "蓝色正方形上面有一个红色圆形"),
-        ("two green triangles", "两个绿色三角形"),
-        ("the only shape with three corners", "唯一有三个角的图形"),
+        ("Draw a red circle and a blue square.", "画一个红色的圆形和一个蓝色的正方形。"),
+        ("Draw three green triangles.", "画三个绿色的三角形。"),
+        ("Draw a star in the colour of a lemon.", "画一个五角星,颜色和柠檬一样。"),
     ),
     "edit": (
-        ("make the circle green", "把圆形变成绿色"),
-        ("remove the square", "去掉正方形"),
-        ("put both pictures together", "把两张图合在一起"),
+        ("Make the red circle green.", "把红色的圆形变成绿色。"),
+        ("Remove the blue square.", "去掉蓝色的正方形。"),
+        ("Swap the colours of the circle and the square.", "交换圆形和正方形的颜色。"),
     ),
     "chat": (
-        ("How many shapes are there?", "有几个图形？"),
-        ("What colour is the circle?", "圆形是什么颜色？"),
+        ("How many circles are there?", "有几个圆形?"),
+        ("What colour is the square?", "正方形是什么颜色?"),
     ),
 }
 _LARGE: dict[str, Sequence[Pair]] = {
@@ -55,9 +57,14 @@ def wording(pair: Pair, language: str) -> str:
 
 
 def example_pictures(instruction: Pair) -> list[Image.Image]:
-    """The picture for an instruction; two where it speaks of both."""
+    """The picture for an instruction; two where it speaks of both; one of the small model's world for its sentences."""
+    if any(instruction in pairs for pairs in _SMALL.values()):
+        return [Image.fromarray(draw(_WORLD))]
     scene = _scene(((220, 40, 40), (40, 70, 220)))
     return [scene, _scene(((240, 190, 40), (60, 150, 80)))] if "both" in instruction[0] else [scene]
+
+
+_WORLD = Scene((Thing("circle", "red", 40, 52, 16), Thing("square", "blue", 92, 70, 16)), "grey")
 
 
 def _scene(colours: tuple[tuple[int, int, int], tuple[int, int, int]], scale: int = 4) -> Image.Image:
