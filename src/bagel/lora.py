@@ -152,32 +152,25 @@ class LoraLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.linear(x, self.weight, self.bias)
-        if self.merged:
+        adapters = [adapter for group in self.groups() for adapter in group]
+        if self.merged or not adapters:
             return y
-        for group in self.groups():
-            y = y + self._added(x, group)
-        return y
+        return y + F.linear(self._narrow(x, adapters), self._wide(adapters, x.dtype))
 
-    def _added(self, x: Tensor, group: Sequence[Adapter]) -> Tensor:
-        """[T, all rows]. Without dropout all A's are one product; with it each draws its own, as in peft."""
-        narrow = self._narrow(x, group)
-        parts, end = [], 0
-        for adapter, low in zip(group, narrow, strict=True):
-            if adapter.start > end:
-                parts.append(x.new_zeros(*x.shape[:-1], adapter.start - end))
-            parts.append(F.linear(low, adapter.B.to(x.dtype)) * adapter.scale)
-            end = adapter.start + adapter.rows
-        if end < self.out_features:
-            parts.append(x.new_zeros(*x.shape[:-1], self.out_features - end))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+    def _narrow(self, x: Tensor, adapters: Sequence[Adapter]) -> Tensor:
+        """A x of every adapter side by side, [T, all R]: one product, but where dropout draws for each, as in peft."""
+        if self.training and any(adapter.config.dropout for adapter in adapters):
+            return torch.cat([F.linear(F.dropout(x, a.config.dropout), a.A.to(x.dtype)) for a in adapters], dim=-1)
+        return F.linear(x, torch.cat([adapter.A for adapter in adapters]).to(x.dtype))
 
-    def _narrow(self, x: Tensor, group: Sequence[Adapter]) -> list[Tensor]:
-        """A x of every adapter, [T, R] each."""
-        drop = group[0].config.dropout
-        if drop and self.training:
-            return [F.linear(F.dropout(x, drop), adapter.A.to(x.dtype)) for adapter in group]
-        stacked = torch.cat([adapter.A for adapter in group]).to(x.dtype)
-        return list(F.linear(x, stacked).split([len(adapter.A) for adapter in group], dim=-1))
+    def _wide(self, adapters: Sequence[Adapter], dtype: torch.dtype) -> Tensor:
+        """All scaled B's as one [O, all R], each in its rows and columns: a second product over the whole width costs
+        less than to write every part, join and add them."""
+        parts = [
+            F.pad(adapter.B * adapter.scale, (0, 0, adapter.start, self.out_features - adapter.start - adapter.rows))
+            for adapter in adapters
+        ]
+        return torch.cat(parts, dim=1).to(dtype)
 
     @torch.no_grad()
     def add_to(self, weight: Tensor, sign: float = 1.0) -> Tensor:

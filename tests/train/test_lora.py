@@ -246,7 +246,7 @@ def test_bad_files_are_named(model, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recompute", ["none", "mlp", "full"])
+@pytest.mark.parametrize("recompute", ["none", "products", "mlp", "full"])
 def test_compiled_blocks_are_one_graph_for_all_layers_and_sizes(model, inputs, recompute):
     """Two graphs: no gradient goes into the first layer."""
     from torch._dynamo.utils import counters

@@ -66,6 +66,8 @@ def published_gradient(loaded: Checkpoint, name: str) -> Tensor:
 @pytest.mark.parametrize("chunk", [2048, 7])
 def test_losses_and_gradients(mini: Checkpoint, pack: TrainPack, golden: dict[str, Tensor], chunk: int) -> None:
     batch, found = forward(mini, pack, golden["noise"], chunk)
+    for rows in (batch.ce_rows, batch.mse_rows):  # `model.varlen.take_rows` counts on it
+        assert len(rows.unique()) == len(rows) > 0
     assert relative(found.ce, golden["ce"]) < 1e-5
     assert relative(found.mse, golden["mse"]) < 1e-5
     assert found.ce.mean().item() == pytest.approx(6.223775863647461, rel=1e-5)

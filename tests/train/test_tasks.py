@@ -60,7 +60,7 @@ def test_lora_trains_its_adapters_alone(tmp_path: Path) -> None:
     assert any(value.abs().max() > 0 for name, value in saved.items() if name.endswith(".B"))
 
 
-@pytest.mark.parametrize("recompute", ["mlp", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("recompute", ["mlp", "products", pytest.param("full", marks=pytest.mark.slow)])
 def test_recomputing_changes_nothing(tmp_path: Path, recompute: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bagel.model.attention import Attend
 from bagel.model.config import ModelConfig
-from bagel.model.decoder import Decoder
+from bagel.model.decoder import Decoder, Read
 from bagel.model.layers import MLP, TimeEmbedding, sine_half_table
 from bagel.model.vit import ViT
 from bagel.pack import Pack
@@ -51,10 +51,10 @@ class BagelModel(nn.Module):
         self.lm_head = nn.Linear(width, config.llm.vocab_size, bias=False)
         self.latent_out = nn.Linear(width, config.latent_width)
 
-    def forward(self, pack: Pack, attend: Attend) -> tuple[Tensor, Tensor]:
-        """-> the residual stream after the last layer, und [U, D] and gen [G, D], in stored order. `logits`
-        and `velocity` read it."""
-        return self.decoder(self.embed_und(pack), self.embed_gen(pack), pack.layout.position, attend)
+    def forward(self, pack: Pack, attend: Attend, read: Read | None = None) -> tuple[Tensor, Tensor]:
+        """-> the residual stream after the last layer, und [U, D] and gen [G, D], in stored order, or the rows `read`
+        of them. `logits` and `velocity` read it."""
+        return self.decoder(self.embed_und(pack), self.embed_gen(pack), pack.layout.position, attend, read)
 
     def embed_und(self, pack: Pack) -> Tensor:
         text = self.embed(pack.text_ids)

@@ -10,7 +10,7 @@ Letters: U und tokens, G gen tokens, T either, N query heads, M key/value heads,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from bagel.model.attention import QKV, Attend
 from bagel.model.config import Layers, LLMConfig
 from bagel.model.kernels import norm_and_rotate
 from bagel.model.layers import RMSNorm, Rotary, SwiGLU, add_linear, norm_then
+from bagel.model.varlen import take_rows
 
 Angles = tuple[Tensor, Tensor]
 
@@ -34,6 +35,13 @@ class Share(Protocol):
 
     def sum(self, x: Tensor) -> Callable[[], object]:
         """Begins to sum x over all shares, in place; the call of what is returned waits for it."""
+
+
+class Read(NamedTuple):
+    """Rows of each expert's tokens, int64, all different, that are read after the last layer."""
+
+    und: Tensor
+    gen: Tensor
 
 
 class Expert(nn.Module):
@@ -113,9 +121,12 @@ class Block(nn.Module):
             self.gen.share_all_but_mlp(self.und)
 
     def forward(
-        self, und: Tensor, gen: Tensor, und_angles: Angles, gen_angles: Angles, attend: Attend
+        self, und: Tensor, gen: Tensor, und_angles: Angles, gen_angles: Angles, attend: Attend, read: Read | None = None
     ) -> tuple[Tensor, Tensor]:
         und_seen, gen_seen = attend(self.layer, self.und.project(und, und_angles), self.gen.project(gen, gen_angles))
+        if read is not None:
+            und, und_seen = take_rows(und, read.und), take_rows(und_seen, read.und)
+            gen, gen_seen = take_rows(gen, read.gen), take_rows(gen_seen, read.gen)
         return self.und.finish(und, und_seen), self.gen.finish(gen, gen_seen)
 
 
@@ -154,10 +165,16 @@ class Decoder(nn.Module):
         self.gen_norm = self.und_norm if dense else RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.through: Through = one_by_one
 
-    def forward(self, und: Tensor, gen: Tensor, position: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, und: Tensor, gen: Tensor, position: Tensor, attend: Attend, read: Read | None = None
+    ) -> tuple[Tensor, Tensor]:
         """und [U, D], gen [G, D], position int64 [U + G] -> the residual stream after the last layer, before
-        the final norms (`und_norm`, `gen_norm`)."""
+        the final norms (`und_norm`, `gen_norm`). read: the rows that are wanted, all by default: the last layer gives
+        those alone, and spares the others its wide products."""
         cos, sin = self.rotary(position)
         split = len(und)
         und_angles, gen_angles = (cos[:split], sin[:split]), (cos[split:], sin[split:])
-        return self.through(self.layers, und, gen, und_angles, gen_angles, attend)
+        if read is None:
+            return self.through(self.layers, und, gen, und_angles, gen_angles, attend)
+        und, gen = self.through(self.layers[:-1], und, gen, und_angles, gen_angles, attend)
+        return self.layers[-1](und, gen, und_angles, gen_angles, attend, read)

@@ -38,6 +38,11 @@ def reorder(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
     return _Reorder.apply(x, order, inverse)
 
 
+def take_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """x[rows] of rows that are all different: the gradient is written, not summed."""
+    return _TakeRows.apply(x, rows)
+
+
 def list_keys(x: Tensor, runs: PackRuns) -> Tensor:
     """x [T, ...] -> [L, ...], the keys as the runs see them. The gradient of a row is the sum over its copies, in
     their order: the same numbers every time."""
@@ -53,6 +58,19 @@ class _Reorder(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return grad[ctx.saved_tensors[0]], None, None
+
+
+class _TakeRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.count = len(x)
+        return x[rows]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        whole = grad.new_zeros(ctx.count, *grad.shape[1:])
+        return whole.index_copy(0, ctx.saved_tensors[0], grad), None
 
 
 class _ListKeys(torch.autograd.Function):

@@ -108,9 +108,10 @@ class OptimPart:
 class ParallelPart:
     """shard: ranks that share one copy of the weights (0: all; less than all: hybrid, copies between groups).
     params: numbers the weights are kept in; compute: numbers of the products (auto: bf16 on a GPU); reduce: of
-    the gradients' sum. recompute: what backward computes again instead of keeping: none, mlp, full; in every
-    `recompute_every`-th layer. compile: auto means on a GPU. reshard: give gathered weights back between
-    forward and backward. timeout_minutes: of a collective call."""
+    the gradients' sum. recompute: what backward computes again instead of keeping: none; products (everything but
+    products and attention); mlp (that and the widest product); full; in every `recompute_every`-th layer, the others
+    keep their products. compile: auto means on a GPU. reshard: give gathered weights back between forward and
+    backward. timeout_minutes: of a collective call."""
 
     shard: int = 0
     params: str = "fp32"
@@ -288,7 +289,7 @@ _CHOICES = {
     "parallel.params": ("fp32", "bf16"),
     "parallel.compute": ("auto", "fp32", "bf16"),
     "parallel.reduce": ("fp32", "bf16"),
-    "parallel.recompute": ("none", "mlp", "full"),
+    "parallel.recompute": ("none", "products", "mlp", "full"),
     "parallel.compile": ("auto", "on", "off"),
 }
 _LEAST = {

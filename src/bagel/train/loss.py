@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from bagel.data.packing import TrainPack
 from bagel.model.attention import Attend
 from bagel.model.bagel import BagelModel
+from bagel.model.decoder import Read
 from bagel.train.config import LossPart
 
 
@@ -51,9 +52,9 @@ class Sums(NamedTuple):
 def errors(model: BagelModel, batch: TrainPack, target: Tensor, attend: Attend, chunk_rows: int) -> Errors:
     """One forward of a noised pack. target: velocities float32 [M, Z]. Logits exist for labelled rows only,
     `chunk_rows` of them at a time."""
-    und, gen = model(batch.pack, attend)
-    velocity = model.velocity(gen[batch.mse_rows])
-    return Errors(_cross_entropy(model, und[batch.ce_rows], batch.ce_labels, chunk_rows), (velocity - target) ** 2)
+    und, gen = model(batch.pack, attend, Read(batch.ce_rows, batch.mse_rows))
+    velocity = model.velocity(gen)
+    return Errors(_cross_entropy(model, und, batch.ce_labels, chunk_rows), (velocity - target) ** 2)
 
 
 def _cross_entropy(model: BagelModel, rows: Tensor, labels: Tensor, chunk_rows: int) -> Tensor:

@@ -117,15 +117,19 @@ def apply(model: BagelModel, part: ParallelPart, world: World) -> None:
         raise InputError(f"parallel.compute {part.compute} needs parallel.params of the same kind on one CPU.")
     compiled = is_compiled(part, world.device)
     for number, block in enumerate(model.decoder.layers):
-        recompute = part.recompute if number % part.recompute_every == 0 else "none"
-        widest = 2 * model.config.llm.intermediate_size
-        _wrap(block, recompute, compiled, widest)
+        _wrap(block, _recompute_of(number, part), compiled, 2 * model.config.llm.intermediate_size)
     for number, block in enumerate(model.vit.layers):
-        recompute = part.recompute if number % part.recompute_every == 0 else "none"
-        _wrap(block, recompute, compiled, model.config.vit.intermediate_size)
+        _wrap(block, _recompute_of(number, part), compiled, model.config.vit.intermediate_size)
     model.compute_dtype = compute
     if world.mesh is not None:
         _shard(model, part, world, compute)
+
+
+def _recompute_of(layer: int, part: ParallelPart) -> str:
+    """Layers that are passed over keep their products: what they compute again besides costs next to nothing."""
+    if part.recompute == "none" or layer % part.recompute_every == 0:
+        return part.recompute
+    return "products"
 
 
 def _wrap(block: nn.Module, recompute: str, compiled: bool, widest: int) -> None:
@@ -133,9 +137,10 @@ def _wrap(block: nn.Module, recompute: str, compiled: bool, widest: int) -> None
     blocks of a kind share one code object, hence one compiled graph."""
     if recompute == "full":
         block.forward = _recomputed.__get__(block)
-    elif recompute == "mlp":
+    elif recompute in ("mlp", "products"):
         # Made here, since the compiler does not trace a lambda as a context.
-        contexts = partial(create_selective_checkpoint_contexts, _keep_below(widest))
+        limit = widest if recompute == "mlp" else widest + 1
+        contexts = partial(create_selective_checkpoint_contexts, _keep_below(limit))
         block.contexts = contexts  # type: ignore[assignment]
         block.forward = _partly_recomputed.__get__(block)
     if compiled:
@@ -148,7 +153,7 @@ def _recomputed(self: nn.Module, *args: Any) -> Any:
 
 
 def _partly_recomputed(self: Any, *args: Any) -> Any:
-    """Keeps the products but the widest, and attention; computes the rest again."""
+    """Keeps attention and the products, but the cheap ones and for `mlp` the widest; computes the rest again."""
     return checkpoint(type(self).forward, self, *args, use_reentrant=False, context_fn=self.contexts)
 
 
@@ -165,6 +170,10 @@ _ATTENTION = tuple(
 )
 
 
+_CHEAP = 256
+"""Inputs of a product below which its output is computed again, not kept: an adapter's second one."""
+
+
 def _keep_below(width: int) -> Callable[..., CheckpointPolicy]:
     from torch._higher_order_ops.flex_attention import flex_attention
 
@@ -173,7 +182,7 @@ def _keep_below(width: int) -> Callable[..., CheckpointPolicy]:
     def policy(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
         if op in kept:
             return CheckpointPolicy.MUST_SAVE
-        if op in _PRODUCTS and args[-1].shape[-1] < width:
+        if op in _PRODUCTS and args[-1].shape[-1] < width and args[-1].shape[0] >= _CHEAP:
             return CheckpointPolicy.MUST_SAVE
         return CheckpointPolicy.PREFER_RECOMPUTE
 

@@ -28,8 +28,11 @@ from bagel.train.log import flops, memory_gib, peak_flops
 from bagel.train.loop import Agreed, Done, Trainer
 from bagel.train.parallel import World
 
-VARIANTS = ("eager-full", "eager-none", "compiled-full", "compiled-mlp", "compiled-none")
-"""Compiled or not, and what is recomputed in backward (see `parallel.recompute`)."""
+VARIANTS = tuple(
+    f"{how}-{what}" for how in ("eager", "compiled") for what in ("full", "mlp", "mlp-2", "mlp-3", "products", "none")
+)
+"""Compiled or not, what is recomputed in backward and in which layers (see `parallel.recompute`,
+`parallel.recompute_every`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +96,7 @@ def bench(
         rows.append(_measured(name, options, config, packs, device, say))
         measured(results)
     if not options.variants and "step_seconds" not in rows[-1]:
-        say("compiled-mlp, since compiled-none does not fit")
+        say("compiled-mlp, since that does not fit")
         rows.append(_measured("compiled-mlp", options, config, packs, device, say))
         measured(results)
     return results
@@ -102,7 +105,7 @@ def bench(
 def _default_variants(options: BenchOptions) -> tuple[str, ...]:
     if options.smoke:
         return ("eager-none",)
-    return ("compiled-full", "compiled-mlp") if options.lora else ("eager-full", "compiled-none")
+    return ("compiled-mlp", "compiled-mlp-2") if options.lora else ("eager-full", "compiled-products")
 
 
 def _measured(
@@ -114,11 +117,12 @@ def _measured(
     say: Callable[[str], None],
 ) -> Results:
     """One row; without `step_seconds` if it does not fit the device."""
-    compiled, _, recompute = name.partition("-")
+    compiled, recompute, every = (*name.split("-"), "1")[:3]
     part = ParallelPart(
         params="fp32" if options.smoke else options.params,
         compile="on" if compiled == "compiled" else "off",
         recompute=recompute,
+        recompute_every=int(every),
     )
     torch._dynamo.reset()
     _forget(device)
