@@ -27,8 +27,20 @@ class Shape(NamedTuple):
     stages: int
 
 
+def widths(head_width: int) -> tuple[int, int]:
+    """Columns of the two products that a head's are made of: powers of two, at least 16, the second 0 if the first
+    has them all. 72 columns as 64 and 16 are little more than half of 128."""
+    if head_width <= 16:
+        return 16, 0
+    whole = triton.next_power_of_2(head_width)
+    if whole == head_width:
+        return whole, 0
+    rest = max(16, triton.next_power_of_2(head_width - whole // 2))
+    return (whole // 2, rest) if rest < whole // 2 else (whole, 0)
+
+
 def shapes(width: int, longest_query: int, longest_key: int) -> tuple[Shape, Shape]:
-    """For the queries' pass and for the keys': by head width (padded to a power of two), smaller for short runs."""
+    """For the queries' pass and for the keys': by the wider of `widths`, smaller for short runs."""
     of_queries = Shape(128, 64, 8, 3) if width > 64 else Shape(128, 64, 4, 3)
     of_keys = Shape(64, 128, 8, 3) if width > 64 else Shape(64, 128, 4, 3)
     if longest_query <= 64:
@@ -45,18 +57,20 @@ def _head(ptr, first, head, row_stride, H: tl.constexpr):  # type: ignore[no-unt
 
 
 @triton.jit
-def _rows(base, rows, length, row_stride, column, H: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
-    """A tile [rows, columns] of one head; zeros outside the run."""
+def _rows(base, rows, length, row_stride, first: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A tile of one head, WIDTH columns from `first`; zeros outside the run and the head."""
+    column = first + tl.arange(0, WIDTH)
     mask = (rows < length)[:, None]
-    if H < WIDTH:
+    if first + WIDTH > H:
         mask = mask & (column < H)[None, :]
     return tl.load(base + rows[:, None] * row_stride + column[None, :], mask=mask, other=0.0)
 
 
 @triton.jit
-def _write(base, value, rows, length, row_stride, column, H: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+def _write(base, value, rows, length, row_stride, first: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+    column = first + tl.arange(0, WIDTH)
     mask = (rows < length)[:, None]
-    if H < WIDTH:
+    if first + WIDTH > H:
         mask = mask & (column < H)[None, :]
     tl.store(base + rows[:, None] * row_stride + column[None, :], value.to(base.dtype.element_ty), mask=mask)
 
@@ -65,7 +79,7 @@ def _write(base, value, rows, length, row_stride, column, H: tl.constexpr, WIDTH
 def _of_queries(  # type: ignore[no-untyped-def]
     q_ptr, k_ptr, v_ptr, out_ptr, grad_ptr, sums_ptr, delta_ptr, dq_ptr, query_ends, key_ends, total, scale,
     q_stride, k_stride, v_stride, N: tl.constexpr, M: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr,
-    CAUSAL: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    REST: tl.constexpr, CAUSAL: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     run, head = tl.program_id(0) // N, tl.program_id(0) % N
     q_first, k_first = tl.load(query_ends + run), tl.load(key_ends + run)
@@ -73,16 +87,24 @@ def _of_queries(  # type: ignore[no-untyped-def]
     k_length = tl.load(key_ends + run + 1) - k_first
     start = tl.program_id(1) * QUERIES
     if start < q_length:
-        row, column = start + tl.arange(0, QUERIES), tl.arange(0, WIDTH)
+        row = start + tl.arange(0, QUERIES)
         inside = row < q_length
-        q = _rows(_head(q_ptr, q_first, head, q_stride, H), row, q_length, q_stride, column, H, WIDTH)
-        grad = _rows(_head(grad_ptr, q_first, head, N * H, H), row, q_length, N * H, column, H, WIDTH)
-        out = _rows(_head(out_ptr, q_first, head, N * H, H), row, q_length, N * H, column, H, WIDTH)
+        q_base, grad_base = _head(q_ptr, q_first, head, q_stride, H), _head(grad_ptr, q_first, head, N * H, H)
+        out_base = _head(out_ptr, q_first, head, N * H, H)
+        q = _rows(q_base, row, q_length, q_stride, 0, H, WIDTH)
+        grad = _rows(grad_base, row, q_length, N * H, 0, H, WIDTH)
+        out = _rows(out_base, row, q_length, N * H, 0, H, WIDTH)
         delta = tl.sum(grad.to(tl.float32) * out.to(tl.float32), axis=1)
+        dq = tl.zeros((QUERIES, WIDTH), dtype=tl.float32)
+        if REST > 0:
+            q_rest = _rows(q_base, row, q_length, q_stride, WIDTH, H, REST)
+            grad_rest = _rows(grad_base, row, q_length, N * H, WIDTH, H, REST)
+            out_rest = _rows(out_base, row, q_length, N * H, WIDTH, H, REST)
+            delta += tl.sum(grad_rest.to(tl.float32) * out_rest.to(tl.float32), axis=1)
+            dq_rest = tl.zeros((QUERIES, REST), dtype=tl.float32)
         place = head.to(tl.int64) * total + q_first + row
         tl.store(delta_ptr + place, delta, mask=inside)
         sums = tl.load(sums_ptr + place, mask=inside, other=float("inf")) * _LOG2_E
-        total_dq = tl.zeros((QUERIES, WIDTH), dtype=tl.float32)
         k_base = _head(k_ptr, k_first, head // (N // M), k_stride, H)
         v_base = _head(v_ptr, k_first, head // (N // M), v_stride, H)
         end = k_length
@@ -90,24 +112,35 @@ def _of_queries(  # type: ignore[no-untyped-def]
             end = tl.minimum(k_length, start + QUERIES + k_length - q_length)
         for key in range(0, end, KEYS):
             k_row = key + tl.arange(0, KEYS)
-            k = _rows(k_base, k_row, k_length, k_stride, column, H, WIDTH)
-            v = _rows(v_base, k_row, k_length, v_stride, column, H, WIDTH)
-            share = tl.exp2(tl.dot(q, tl.trans(k)) * (scale * _LOG2_E) - sums[:, None])
+            k = _rows(k_base, k_row, k_length, k_stride, 0, H, WIDTH)
+            v = _rows(v_base, k_row, k_length, v_stride, 0, H, WIDTH)
+            scores = tl.dot(q, tl.trans(k))
+            through = tl.dot(grad, tl.trans(v))
+            if REST > 0:
+                k_rest = _rows(k_base, k_row, k_length, k_stride, WIDTH, H, REST)
+                v_rest = _rows(v_base, k_row, k_length, v_stride, WIDTH, H, REST)
+                scores = tl.dot(q_rest, tl.trans(k_rest), scores)
+                through = tl.dot(grad_rest, tl.trans(v_rest), through)
+            share = tl.exp2(scores * (scale * _LOG2_E) - sums[:, None])
             seen = (k_row < k_length)[None, :]
             if CAUSAL:
                 seen = seen & (k_row[None, :] <= row[:, None] + (k_length - q_length))
             share = tl.where(seen, share, 0.0)
-            through = tl.dot(grad, tl.trans(v)) - delta[:, None]
-            total_dq += tl.dot((share * through).to(k.dtype), k)
+            to_scores = (share * (through - delta[:, None])).to(k.dtype)
+            dq = tl.dot(to_scores, k, dq)
+            if REST > 0:
+                dq_rest = tl.dot(to_scores, k_rest, dq_rest)
         base = _head(dq_ptr, q_first, head, N * H, H)
-        _write(base, total_dq * scale, row, q_length, N * H, column, H, WIDTH)
+        _write(base, dq * scale, row, q_length, N * H, 0, H, WIDTH)
+        if REST > 0:
+            _write(base, dq_rest * scale, row, q_length, N * H, WIDTH, H, REST)
 
 
 @triton.jit
 def _of_keys(  # type: ignore[no-untyped-def]
     q_ptr, k_ptr, v_ptr, grad_ptr, sums_ptr, delta_ptr, dk_ptr, dv_ptr, query_ends, key_ends, total, scale,
     q_stride, k_stride, v_stride, N: tl.constexpr, M: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr,
-    CAUSAL: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    REST: tl.constexpr, CAUSAL: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     run, head = tl.program_id(0) // M, tl.program_id(0) % M
     q_first, k_first = tl.load(query_ends + run), tl.load(key_ends + run)
@@ -115,11 +148,17 @@ def _of_keys(  # type: ignore[no-untyped-def]
     k_length = tl.load(key_ends + run + 1) - k_first
     start = tl.program_id(1) * KEYS
     if start < k_length:
-        k_row, column = start + tl.arange(0, KEYS), tl.arange(0, WIDTH)
-        k = _rows(_head(k_ptr, k_first, head, k_stride, H), k_row, k_length, k_stride, column, H, WIDTH)
-        v = _rows(_head(v_ptr, k_first, head, v_stride, H), k_row, k_length, v_stride, column, H, WIDTH)
-        total_dk = tl.zeros((KEYS, WIDTH), dtype=tl.float32)
-        total_dv = tl.zeros((KEYS, WIDTH), dtype=tl.float32)
+        k_row = start + tl.arange(0, KEYS)
+        k_base, v_base = _head(k_ptr, k_first, head, k_stride, H), _head(v_ptr, k_first, head, v_stride, H)
+        k = _rows(k_base, k_row, k_length, k_stride, 0, H, WIDTH)
+        v = _rows(v_base, k_row, k_length, v_stride, 0, H, WIDTH)
+        dk = tl.zeros((KEYS, WIDTH), dtype=tl.float32)
+        dv = tl.zeros((KEYS, WIDTH), dtype=tl.float32)
+        if REST > 0:
+            k_rest = _rows(k_base, k_row, k_length, k_stride, WIDTH, H, REST)
+            v_rest = _rows(v_base, k_row, k_length, v_stride, WIDTH, H, REST)
+            dk_rest = tl.zeros((KEYS, REST), dtype=tl.float32)
+            dv_rest = tl.zeros((KEYS, REST), dtype=tl.float32)
         first = 0
         if CAUSAL:
             first = tl.maximum(start - (k_length - q_length), 0) // QUERIES * QUERIES
@@ -130,18 +169,33 @@ def _of_keys(  # type: ignore[no-untyped-def]
             place = q_head.to(tl.int64) * total + q_first
             for query in range(first, q_length, QUERIES):
                 row = query + tl.arange(0, QUERIES)
-                q = _rows(q_base, row, q_length, q_stride, column, H, WIDTH)
-                grad = _rows(grad_base, row, q_length, N * H, column, H, WIDTH)
+                q = _rows(q_base, row, q_length, q_stride, 0, H, WIDTH)
+                grad = _rows(grad_base, row, q_length, N * H, 0, H, WIDTH)
                 sums = tl.load(sums_ptr + place + row, mask=row < q_length, other=float("inf")) * _LOG2_E
                 delta = tl.load(delta_ptr + place + row, mask=row < q_length, other=0.0)
-                share = tl.exp2(tl.dot(k, tl.trans(q)) * (scale * _LOG2_E) - sums[None, :])
+                scores = tl.dot(k, tl.trans(q))
+                if REST > 0:
+                    q_rest = _rows(q_base, row, q_length, q_stride, WIDTH, H, REST)
+                    grad_rest = _rows(grad_base, row, q_length, N * H, WIDTH, H, REST)
+                    scores = tl.dot(k_rest, tl.trans(q_rest), scores)
+                share = tl.exp2(scores * (scale * _LOG2_E) - sums[None, :])
                 if CAUSAL:
                     share = tl.where(k_row[:, None] <= row[None, :] + (k_length - q_length), share, 0.0)
-                total_dv += tl.dot(share.to(grad.dtype), grad)
-                through = tl.dot(v, tl.trans(grad)) - delta[None, :]
-                total_dk += tl.dot((share * through).to(q.dtype), q)
-        _write(_head(dk_ptr, k_first, head, M * H, H), total_dk * scale, k_row, k_length, M * H, column, H, WIDTH)
-        _write(_head(dv_ptr, k_first, head, M * H, H), total_dv, k_row, k_length, M * H, column, H, WIDTH)
+                dv = tl.dot(share.to(grad.dtype), grad, dv)
+                through = tl.dot(v, tl.trans(grad))
+                if REST > 0:
+                    dv_rest = tl.dot(share.to(grad.dtype), grad_rest, dv_rest)
+                    through = tl.dot(v_rest, tl.trans(grad_rest), through)
+                to_scores = (share * (through - delta[None, :])).to(q.dtype)
+                dk = tl.dot(to_scores, q, dk)
+                if REST > 0:
+                    dk_rest = tl.dot(to_scores, q_rest, dk_rest)
+        dk_base, dv_base = _head(dk_ptr, k_first, head, M * H, H), _head(dv_ptr, k_first, head, M * H, H)
+        _write(dk_base, dk * scale, k_row, k_length, M * H, 0, H, WIDTH)
+        _write(dv_base, dv, k_row, k_length, M * H, 0, H, WIDTH)
+        if REST > 0:
+            _write(dk_base, dk_rest * scale, k_row, k_length, M * H, WIDTH, H, REST)
+            _write(dv_base, dv_rest, k_row, k_length, M * H, WIDTH, H, REST)
 
 
 def backward(
@@ -161,7 +215,7 @@ def backward(
     """grad, q, out [Q, N, H], k, v [K, M, H], sums float32 [N, Q] (of the exponents, logarithms) -> gradients of q, k
     and v, contiguous. chosen: shapes of tiles, for measuring."""
     heads, kv_heads, head_width = q.shape[1], k.shape[1], q.shape[2]
-    width = max(16, triton.next_power_of_2(head_width))
+    width, rest = widths(head_width)
     q, k, v = (_even(x) for x in (q, k, v))
     grad, out, sums = grad.contiguous(), out.contiguous(), sums.contiguous()
     dq = torch.empty(q.shape, dtype=q.dtype, device=q.device)
@@ -171,7 +225,7 @@ def backward(
     if not runs:
         return dq, dk, dv
     common = (query_ends, key_ends, sums.shape[1], head_width**-0.5, q.stride(0), k.stride(0), v.stride(0))
-    constant = {"N": heads, "M": kv_heads, "H": head_width, "WIDTH": width, "CAUSAL": causal}
+    constant = {"N": heads, "M": kv_heads, "H": head_width, "WIDTH": width, "REST": rest, "CAUSAL": causal}
     of_queries, of_keys = chosen or shapes(width, longest_query, longest_key)
     _of_queries[(runs * heads, triton.cdiv(longest_query, of_queries.queries))](
         q, k, v, out, grad, sums, delta, dq, *common, **constant, **_launch(of_queries)
