@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from bagel.model.kernels import has_triton
 from bagel.runs import PackRuns, Runs
@@ -28,9 +29,10 @@ def run_attention(q: Tensor, k: Tensor, v: Tensor, runs: Runs, causal: bool) -> 
 
 
 def can_run(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
-    """Whether the kernel of a GPU takes such heads."""
-    kind = dtype in (torch.bfloat16, torch.float16)
-    return device.type == "cuda" and kind and head_width % 8 == 0 and torch.version.hip is None
+    """Whether the kernel of a GPU takes such heads. PyTorch before 2.9 gives its sums in another shape."""
+    if device.type != "cuda" or torch.version.hip is not None or TorchVersion(torch.__version__) < "2.9":
+        return False
+    return dtype in (torch.bfloat16, torch.float16) and head_width % 8 == 0
 
 
 def reorder(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
