@@ -22,6 +22,10 @@ PLAIN, FP8 = "plain", "fp8"
 ROWS = 4096
 """Latent tokens of a picture of 1024 x 1024."""
 _SMALL_ROWS = 64  # on a CPU
+SUSTAINED = 6.0
+"""Seconds that a drawing keeps a GPU busy, about."""
+Maker = Callable[[int, int], Callable[[], object]]
+"""A product to call, of so many inputs and outputs."""
 PREFIX = 104
 """Tokens that such a picture looks at besides its own: a short prompt and two markers."""
 
@@ -30,12 +34,14 @@ PREFIX = 104
 class Ceilings:
     """copy: bytes read and written a second; products: FLOP/s, `plain` (in what the model computes in) and, where the
     device multiplies it, `fp8`: the mean of a layer's shapes weighted by work; attention: FLOP/s; shapes: FLOP/s of
-    each product by "plain TxKxN"."""
+    each product by "plain TxKxN"; sustained: FLOP/s of the products after some seconds of nothing else, on a GPU: what
+    its power allows, where the others are what it does from rest."""
 
     copy: float
     products: dict[str, float]
     attention: float
     shapes: dict[str, float] = field(default_factory=dict)
+    sustained: dict[str, float] = field(default_factory=dict)
 
     def rounded(self) -> dict[str, object]:
         """For a report: TB/s and TFLOP/s."""
@@ -44,6 +50,7 @@ class Ceilings:
         return {
             "copy_tb_per_s": round(self.copy / 1e12, 4),
             "products_tflops": tera,
+            "sustained_tflops": {name: round(rate / 1e12, 4) for name, rate in self.sustained.items()},
             "attention_tflops": round(self.attention / 1e12, 4),
             "products_by_shape_tflops": shapes,
         }
@@ -53,10 +60,13 @@ def measure(config: LLMConfig, device: torch.device, dtype: torch.dtype) -> Ceil
     """dtype: what the model computes in. fp8 is measured where the device multiplies it."""
     rows = ROWS if device.type == "cuda" else _SMALL_ROWS
     shapes: dict[str, float] = {}
-    products = {PLAIN: _products(config, rows, lambda k, n: _plain(rows, k, n, device, dtype), shapes, PLAIN, device)}
+    makers: dict[str, Maker] = {PLAIN: lambda k, n: _plain(rows, k, n, device, dtype)}
     if can_multiply(device):
-        products[FP8] = _products(config, rows, lambda k, n: _fp8(rows, k, n, device), shapes, FP8, device)
-    return Ceilings(copy_rate(device), products, _attention(config, rows, device, dtype), shapes)
+        makers[FP8] = lambda k, n: _fp8(rows, k, n, device)
+    products = {name: _products(config, rows, make, shapes, name, device) for name, make in makers.items()}
+    attention = _attention(config, rows, device, dtype)
+    sustained = {name: _sustained(config, rows, make) for name, make in makers.items()} if rows == ROWS else {}
+    return Ceilings(copy_rate(device), products, attention, shapes, sustained)
 
 
 def layer_shapes(config: LLMConfig) -> list[tuple[int, int]]:
@@ -78,7 +88,7 @@ def copy_rate(device: torch.device) -> float:
 def _products(
     config: LLMConfig,
     rows: int,
-    make: Callable[[int, int], Callable[[], object]],
+    make: Maker,
     shapes: dict[str, float],
     name: str,
     device: torch.device,
@@ -89,6 +99,20 @@ def _products(
         shapes[f"{name} {rows}x{inputs}x{outputs}"] = flop / took
         work, spent = work + flop, spent + took
     return work / spent
+
+
+def _sustained(config: LLMConfig, rows: int, make: Maker) -> float:
+    """FLOP/s over the second half of `SUSTAINED` seconds of a layer's products, one after the other."""
+    shapes = layer_shapes(config)
+    calls = [make(inputs, outputs) for inputs, outputs in shapes]
+    work = sum(2.0 * rows * inputs * outputs for inputs, outputs in shapes)
+    rates, begin = [], time.perf_counter()
+    while (now := time.perf_counter()) - begin < SUSTAINED:
+        for call in calls * 20:
+            call()
+        torch.cuda.synchronize()
+        rates.append((now - begin, 20 * work / (time.perf_counter() - now)))
+    return statistics.median(rate for start, rate in rates if start >= SUSTAINED / 2)
 
 
 def _plain(rows: int, inputs: int, outputs: int, device: torch.device, dtype: torch.dtype) -> Callable[[], Tensor]:

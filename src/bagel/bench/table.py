@@ -23,6 +23,9 @@ def lines(results: Mapping[str, Any]) -> list[str]:
             f"ceilings: copy {found['copy_tb_per_s']:.3g} TB/s; products {products} TFLOP/s; attention "
             f"{found['attention_tflops']:.4g} TFLOP/s"
         )
+        if found.get("sustained_tflops"):
+            kept = ", ".join(f"{name} {rate:.4g}" for name, rate in found["sustained_tflops"].items())
+            out.append(f"products after seconds of nothing else, as power allows: {kept} TFLOP/s")
     heads = ("job", "seconds", "model calls", "TFLOP", "TFLOP/s", "of ceiling", "GiB")
     return [*out, "", _line(*heads), *(line for row in results["rows"] for line in _row(row))]
 
