@@ -337,6 +337,26 @@ def test_ctrl_c_leaves_no_file(desk):
     assert names(desk) == before
 
 
+@pytest.mark.parametrize("module", ["bagel.app.cli", "cyclopts", "torch", "bagel.checkpoint"])
+def test_ctrl_c_while_something_is_imported(desk, module):
+    """torch alone takes seconds to import."""
+    watched = f"""
+import sys
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+sys.argv = ["bagel", "info"]
+from bagel.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", watched], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "bagel: stopped.\n"
+    assert done.stdout == ""
+
+
 def test_out_of_memory_is_one_line(bagel_cli, desk, monkeypatch):
     from bagel.infer.engine import Engine
 

@@ -194,3 +194,34 @@ def test_importing_loads_makes_and_compiles_nothing(tmp_path):
     assert not report["made"]
     assert not report["compiled"]
     assert not list(tmp_path.iterdir())
+
+
+NAMES = """
+import sys
+import bagel
+assert not [name for name in sys.modules if name.startswith("bagel.")], "the package itself imports nothing"
+for name in bagel.__all__:
+    assert getattr(bagel, name) is not None
+from bagel import *
+assert Bagel.load and "Bagel" in dir(bagel) and not hasattr(bagel, "nothing")
+"""
+HELP = """
+import sys
+sys.argv = ["bagel", *sys.argv[1:]]
+from bagel.__main__ import main
+main()
+print(*{"torch", "numpy", "PIL", "scipy", "tokenizers"} & set(sys.modules), file=sys.stderr)
+"""
+
+
+def test_names_of_the_package_come_when_asked_for():
+    done = subprocess.run([sys.executable, "-c", NAMES], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["draw", "--help"], ["eval", "world", "--help"]])
+def test_help_waits_for_nothing_heavy(words):
+    done = subprocess.run([sys.executable, "-c", HELP, *words], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert done.stderr.strip() == ""

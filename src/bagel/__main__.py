@@ -1,6 +1,17 @@
-"""python -m bagel: the command line where no `bagel` script is on the path."""
+"""The `bagel` command, and `python -m bagel`."""
 
-from bagel.app.cli import main
+import sys
+
+
+def main() -> None:
+    """Runs the command line; Ctrl-C while it is still being imported ends it as later."""
+    try:
+        from bagel.app.cli import main as run
+    except KeyboardInterrupt:
+        sys.stderr.write("bagel: stopped.\n")
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -13,7 +13,7 @@ from bagel.infer.jobs import seed_of
 from bagel.options import ImageOptions, settle
 
 if TYPE_CHECKING:
-    from bagel.app.cli import ModelFlags
+    from bagel.app.model_flags import ModelFlags
 
 MOST_PICTURES = 1000
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ray import serve
 
-from bagel.app.cli import ModelFlags
+from bagel.app.model_flags import ModelFlags
 from bagel.app.replicas.front import Front
 from bagel.app.replicas.launch import model_deployment
 from bagel.app.replicas.setup import absolute

@@ -1,0 +1,90 @@
+"""The flags that choose a model, and how it is loaded by them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from bagel.app.knobs import whole_number
+from bagel.errors import InputError
+
+if TYPE_CHECKING:
+    from bagel.infer.pipeline import Bagel
+    from bagel.model.config import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags:
+    model: Annotated[str, Parameter(name=["--model", "-m"], env_var="BAGEL_MODEL")] = "mini"
+    """A folder in the official layout, mini (the embedded model), or a hub name downloaded before."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps, or several GPUs: cuda:0,cuda:1."""
+    gpus: Annotated[int | None, Parameter(converter=whole_number)] = None
+    """The first so many GPUs together; with --device cpu, so many processes. See --parallel."""
+    parallel: str | None = None
+    """How several devices share the work: auto, branches, rows, tensor, a product like branches=2,tensor=2, or layers.
+    auto with --gpus, else layers."""
+    dtype: str = "auto"
+    """auto, bf16, fp16, fp32."""
+    precision: str | None = None
+    """What the weights are kept in: bf16, fp16, fp32, bf11, fp8, int8, nf4, or auto, the first that fits. Wins over
+    --dtype."""
+    offload: str | None = None
+    """Parts kept on the host: some of und,gen,vit,vae,embed,head, or auto, as few as need be."""
+
+    def config(self) -> ModelConfig:
+        """The sizes alone, so that options are checked before a large model is loaded."""
+        from bagel.checkpoint import read_config
+        from bagel.infer.pipeline import find_model
+
+        return read_config(find_model(self.model))
+
+    def load(self) -> Bagel:
+        from bagel.app.show import loading
+
+        with loading(self.model) as report:
+            return self.load_telling(report)
+
+    def load_telling(self, report: Callable[[int, int], None]) -> Bagel:
+        """report: called with (bytes read, bytes in all)."""
+        from bagel.infer.pipeline import Bagel
+
+        return Bagel.load(**self.arguments(), report=report)
+
+    def arguments(self) -> dict[str, Any]:
+        """Those of `Bagel.load`, as plain values, which also another process can be given."""
+        device, parallel = self._several()
+        return {
+            "model": self.model,
+            "device": device,
+            "dtype": self.dtype,
+            "precision": self.precision,
+            "offload": self.offload,
+            "parallel": parallel,
+        }
+
+    def _several(self) -> tuple[str, str | None]:
+        """Devices, and how they share the work."""
+        if self.gpus is None:
+            return self.device, self.parallel
+        if self.gpus < 1 or self.device not in ("auto", "cuda", "cpu"):
+            raise InputError(f"--gpus {self.gpus} with --device {self.device}: give a number, or the devices by name.")
+        names = ["cpu"] * self.gpus if self.device == "cpu" else [f"cuda:{index}" for index in range(self.gpus)]
+        return ",".join(names), self.parallel or "auto"
+
+    def caution(self) -> str:
+        """Said with a result, not before: an error is to be the only line. -> what was said, if anything."""
+        from bagel.app.show import say
+        from bagel.infer.pipeline import find_model, is_random
+
+        if not is_random(find_model(self.model)):
+            return ""
+        said = "The embedded model is not trained yet: its weights are random, and so is what it makes."
+        say(said)
+        return said
+
+
+Model = Annotated[ModelFlags, Parameter(name="*")]
