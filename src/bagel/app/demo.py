@@ -137,7 +137,7 @@ def card(panel: Panel) -> Image.Image:
             page.picture(Image.fromarray(part.pixels()), _GREY)
         else:
             page.words(part.text, _BLACK)
-    page.words(_printable(verdict.text or ""), PART_INK["thought"], _WRITTEN)
+    page.words(verdict.text or "", PART_INK["thought"], _WRITTEN)
     for output in outputs:
         if not isinstance(output, str):
             page.picture(Image.fromarray(output), INK[verdict.ok])
@@ -172,7 +172,3 @@ class _Page:
 
     def finished(self) -> Image.Image:
         return self.page.crop((0, 0, _WIDTH, self.y + 2 * _PAD))
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from bagel.data.sample import Clip, Part, Picture, Sample, Text
+from bagel.world.sheet import printable
 
 CELL, GAP, CAPTION, WIDTH = 160, 8, 16, 8
 """Side of a cell, space between cells, height of its caption, and cells in a row at most, all but the last in
@@ -62,7 +63,7 @@ def _thumbnail(image: Image.Image) -> Image.Image:
 
 def _text_cell(text: str) -> Image.Image:
     cell = Image.new("RGB", (CELL, CELL), (240, 240, 240))
-    lines = textwrap.wrap(text, 24)[:11] or ["(blank)"]
+    lines = textwrap.wrap(printable(text), 24)[:11] or ["(blank)"]
     ImageDraw.Draw(cell).multiline_text((4, 4), "\n".join(lines), fill=(0, 0, 0), font=_font())
     return cell
 

@@ -1,5 +1,6 @@
 """A contact sheet: samples as rows of pictures with their words, to look at."""
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -27,9 +28,20 @@ def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(11)
 
 
+def printable(text: str) -> str:
+    """The text as a font can draw it: Pillow refuses some control characters, and a model may write any of them.
+    Blanks of all kinds become one kind, but line breaks stay; what else has no shape becomes a mark."""
+    blank = re.sub(r"[^\S\n]", " ", text)
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in blank
+    )
+
+
 def wrapped(text: str, width: int) -> list[str]:
-    """The text in lines of at most `width` pixels; Chinese breaks anywhere, other scripts between words."""
+    """The text, made printable, in lines of at most `width` pixels; Chinese breaks anywhere, other scripts between
+    words."""
     lines, line = [], ""
+    text = printable(text)
     units = text.replace("\n", " ").split(" ") if text.isascii() else list(text)
     glue = " " if text.isascii() else ""
     for unit in units:
