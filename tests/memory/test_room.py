@@ -1,4 +1,4 @@
-"""Requests that would not fit are refused before they start, and memory that ran out is given back."""
+"""Requests that would not fit wait or are refused before they start, and memory that ran out is given back."""
 
 import gc
 import weakref
@@ -13,12 +13,11 @@ from bagel.infer.context import Context
 from bagel.infer.conversation import Runtime
 from bagel.infer.demand import demand_of
 from bagel.infer.engine import Engine
-from bagel.infer.scheduler import Failed, Scheduler
+from bagel.infer.scheduler import Cancelled, Failed, Scheduler
 from bagel.memory.recover import is_out_of_memory, relieved
-from bagel.memory.room import Room
 from bagel.memory.sizes import GIB, Demand, needed, phases
 from bagel.options import ImageOptions, TextOptions, settle
-from conftest import CHECKPOINT
+from conftest import CHECKPOINT, error
 
 SMALL = {"height": 64, "width": 64, "num_timesteps": 3, "seed": 1}
 PICTURE = Image.new("RGB", (64, 64), (200, 30, 30))
@@ -52,22 +51,94 @@ def test_a_request_that_does_not_fit_is_refused_before_it_starts(own):
     assert own.draw("a cube", **SMALL).image
 
 
-def test_others_go_on_when_one_is_refused(own):
+def ended_of(scheduler: Scheduler) -> tuple[dict[int, Finished | Failed], int]:
+    """How each job ended, and the most that were under way at a time."""
+    ended, most = {}, 0
+    while scheduler.busy:
+        for ticket, event in scheduler.step():
+            if isinstance(event, (Finished, Failed)):
+                ended[ticket.number] = event
+        most = max(most, len(scheduler.active))
+    return ended, most
+
+
+def test_what_has_no_room_beside_others_waits_for_them(own):
     runtime = own.runtime
     one = demand_of(runtime.checkpoint, ["a cube"], drawn(own))
     runtime.room.free = lambda: need_of(own, one, one)
     scheduler = Scheduler(runtime.engine)
-    for prompt in ("a cube", "a cone", "a ball"):
+    prompts = ("a cube", "a cone", "a ball", "a tree", "a door")
+    for prompt in prompts:
         scheduler.submit(jobs.draw(runtime, [prompt], drawn(own)))
-    events = []
-    while scheduler.busy:
-        events += [(ticket.number, event) for ticket, event in scheduler.step()]
-    ended = {number: event for number, event in events if isinstance(event, (Finished, Failed))}
-    assert isinstance(ended[0], Finished)
-    assert isinstance(ended[1], Finished)
-    assert isinstance(ended[2], Failed)
-    assert "of what runs already" in str(ended[2].error)
+    ended, most = ended_of(scheduler)
+    assert list(ended) == [0, 1, 2, 3, 4]
+    assert most == 2
+    for number, prompt in enumerate(prompts):
+        assert isinstance(ended[number], Finished)
+        assert error(ended[number].result.latent, own.draw(prompt, **SMALL).latent) < 1e-5
+    assert scheduler.metrics.waited > 0
     assert not runtime.room._active
+
+
+def test_a_list_of_requests_runs_in_turns_where_not_all_have_room(own):
+    one = demand_of(own.runtime.checkpoint, ["a cube"], drawn(own))
+    own.runtime.room.free = lambda: need_of(own, one, one)
+    several = own.draw(["a cube"] * 3, height=64, width=64, num_timesteps=3, seed=[1, 2, 3])
+    assert [result.seed for result in several] == [1, 2, 3]
+
+
+def test_a_large_request_is_not_overtaken_by_small_ones_for_ever(own):
+    runtime = own.runtime
+    large = demand_of(runtime.checkpoint, ["a cube"], drawn(own, height=256, width=256))
+    runtime.room.free = lambda: need_of(own, large)
+    scheduler = Scheduler(runtime.engine)
+    scheduler.submit(jobs.draw(runtime, ["a cube"], drawn(own, num_timesteps=6)), owner="small")
+    waits = scheduler.submit(jobs.draw(runtime, ["a cube"], drawn(own, height=256, width=256)), owner="large")
+    for _ in range(4):
+        scheduler.submit(jobs.draw(runtime, ["a cube"], drawn(own)), owner="small")
+    list(scheduler.step())
+    assert waits in list(scheduler.waiting)
+    assert waits.began is None
+    ended, _ = ended_of(scheduler)
+    assert list(ended)[:2] == [0, waits.number]
+    assert all(isinstance(event, Finished) for event in ended.values())
+
+
+def test_one_that_would_not_fit_alone_is_refused_at_once(own):
+    runtime = own.runtime
+    one = demand_of(runtime.checkpoint, ["a cube"], drawn(own))
+    runtime.room.free = lambda: need_of(own, one, one)
+    scheduler = Scheduler(runtime.engine)
+    scheduler.submit(jobs.draw(runtime, ["a cube"], drawn(own, num_timesteps=20)))
+    scheduler.submit(jobs.draw(runtime, ["a cube"], drawn(own, height=512, width=512)))
+    events = list(scheduler.step())
+    (failed,) = [event for ticket, event in events if ticket.number == 1]
+    assert isinstance(failed, Failed)
+    assert "are free" in str(failed.error)
+    assert "beside" not in str(failed.error).replace("besides", "")
+    assert isinstance(ended_of(scheduler)[0][0], Finished)
+
+
+def test_one_that_waits_for_room_can_be_taken_back(own):
+    runtime = own.runtime
+    one = demand_of(runtime.checkpoint, ["a cube"], drawn(own))
+    runtime.room.free = lambda: need_of(own, one)
+    scheduler = Scheduler(runtime.engine)
+    tickets = [scheduler.submit(jobs.draw(runtime, ["a cube"], drawn(own)), owner=name) for name in "abc"]
+    list(scheduler.step())
+    assert list(scheduler.waiting.in_turn()) == tickets[1:]
+    assert isinstance(scheduler.cancel(tickets[1])[1], Cancelled)
+    assert list(ended_of(scheduler)[0]) == [0, 2]
+    assert not runtime.room._active
+
+
+def test_other_requests_that_run_by_themselves_are_not_waited_for(own):
+    """Nothing in this queue would ever make room."""
+    runtime = own.runtime
+    one = demand_of(runtime.checkpoint, ["a cube"], drawn(own))
+    runtime.room.free = lambda: need_of(own, one)
+    with runtime.room.held(one), pytest.raises(MemoryPlanError, match="of what runs already"):
+        own.draw("a cube", **SMALL)
 
 
 def test_a_session_is_refused_before_the_turn(own):
@@ -98,11 +169,6 @@ def test_what_a_request_asks(own):
     cached = demand_of(checkpoint, ["a cube"], drawn(own, step_cache="taylorseer"))
     with_cache, without = (phases(own.config, demand, torch.float32)["draw"] for demand in (cached, plain))
     assert with_cache > without
-
-
-def test_places_follow_the_free_memory(own):
-    room = Room(own.config, torch.float32, lambda: 2**20)
-    assert 0 < room.places() < Room(own.config, torch.float32).places()
 
 
 # --- after running out ---------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ import httpx
 import openai
 import pytest
 
+from bagel.infer.demand import demand_of
+from bagel.options import ImageOptions, settle
 from conftest import CHECKPOINT
 from server.live import free_port, running, wait
 
@@ -47,6 +49,25 @@ def test_a_full_queue_says_when_to_come_back(served, bagel):
             thread.join(60)
             assert found[0].status_code == 200
         assert live.client().chat.completions.create(model="mini", **said()).choices
+
+
+def test_on_a_small_card_requests_wait_for_room(served, monkeypatch):
+    """Only one that would not fit alone is refused."""
+    room = served.runtime.room
+    asked = settle(ImageOptions(height=64, width=64, num_timesteps=240), "draw", served.config.presets)
+    one = demand_of(served.runtime.checkpoint, ["a cube"], asked)
+    monkeypatch.setattr(room, "free", lambda: room._bytes([one]))
+    with running(served) as live:
+        calls = [in_background(lambda: live.post("/v1/images/generations", json=LONG)) for _ in range(3)]
+        wait(lambda: live.worker.open == 3)
+        wait(lambda: len(live.worker.scheduler.active) == 1)
+        large = live.post("/v1/images/generations", json={**LONG, "size": "512x512", "num_timesteps": 2})
+        assert large.status_code == 503
+        assert "does not fit into memory" in large.json()["error"]["message"]
+        for thread, found in calls:
+            thread.join(60)
+            assert found[0].status_code == 200
+        assert live.worker.scheduler.metrics.ended["failed"] == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -106,7 +127,7 @@ def test_a_request_that_takes_too_long(served):
 
 def test_stopping_finishes_what_runs_and_gives_back_what_waits(served, bagel):
     with running(served, active=1) as live:
-        first, found = in_background(lambda: live.post(CHAT, json=said(max_tokens=300)))
+        first, found = in_background(lambda: live.post(CHAT, json=said(max_tokens=1500)))
         wait(lambda: live.worker.scheduler.active)
         second, back = in_background(lambda: live.post(CHAT, json=said()))
         wait(lambda: live.worker.open == 2)
@@ -114,7 +135,7 @@ def test_stopping_finishes_what_runs_and_gives_back_what_waits(served, bagel):
         second.join(20)
         assert (back[0].status_code, back[0].headers["retry-after"]) == (503, "5")
         first.join(30)
-        assert found[0].json()["choices"][0]["message"]["content"] == bagel.chat("hello", max_tokens=300).text
+        assert found[0].json()["choices"][0]["message"]["content"] == bagel.chat("hello", max_tokens=1500).text
         live.thread.join(20)
         assert not live.thread.is_alive()
 

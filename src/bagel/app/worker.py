@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import queue
+import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
@@ -256,12 +257,12 @@ class Handle:
 
 
 def places_for(bagel: Bagel) -> int:
-    """Tokens that contexts may hold together: what the device has room for, on the CPU a quarter of the machine's
-    memory."""
+    """Tokens that contexts may hold together: on the CPU a quarter of the machine's memory; on a GPU its room counts
+    each request's bytes, so that tokens need no limit."""
     runtime, llm = bagel.runtime, bagel.config.llm
     model = runtime.checkpoint.model
     if runtime.room.free is not None:
-        return max(runtime.room.places(), llm.max_position_embeddings)
+        return sys.maxsize
     width = llm.num_key_value_heads * llm.head_dim * torch.empty((), dtype=model.dtype).element_size()
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**34
     return max(whole // 4 // (2 * llm.num_hidden_layers * width), llm.max_position_embeddings)

@@ -61,7 +61,8 @@ class Seen(NamedTuple):
 
 
 Job = Generator[Any, Any, Any]
-"""Yields lists of Read (answered by lists of Seen) and events; returns its result."""
+"""Yields lists of Read (answered by lists of Seen), a Claim to room before it begins, and events; returns its
+result."""
 
 
 @dataclass

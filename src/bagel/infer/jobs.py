@@ -13,6 +13,7 @@ from bagel.infer.conversation import Conversation, Input, Runtime
 from bagel.infer.demand import demand_of
 from bagel.infer.engine import Job
 from bagel.infer.result import ImageDone, Result, TextDone
+from bagel.memory.room import Claim
 from bagel.options import ImageOptions, TextOptions
 
 
@@ -23,7 +24,9 @@ def seed_of(options: ImageOptions | TextOptions) -> int:
 
 def draw(runtime: Runtime, inputs: Sequence[Input], options: ImageOptions) -> Job:
     """A picture by all that the inputs say, with a thought before it where asked."""
-    with runtime.room.held(demand_of(runtime.checkpoint, inputs, options)):
+    claim = Claim(runtime.room, demand_of(runtime.checkpoint, inputs, options))
+    yield claim
+    with claim.held():
         conversation, result = Conversation(runtime), Result(seed=seed_of(options))
         with result.stats.phase("read"):
             yield from conversation.read_inputs(inputs, latents=True, think="image" if options.think else None)
@@ -47,7 +50,9 @@ def draw_next(conversation: Conversation, options: ImageOptions, result: Result)
 
 def answer(runtime: Runtime, inputs: Sequence[Input], options: TextOptions) -> Job:
     """Text by all that the inputs say. With `think` the thought is part of the text, as the model writes it."""
-    with runtime.room.held(demand_of(runtime.checkpoint, inputs, text=options)):
+    claim = Claim(runtime.room, demand_of(runtime.checkpoint, inputs, text=options))
+    yield claim
+    with claim.held():
         conversation, result = Conversation(runtime), Result(seed=seed_of(options))
         with result.stats.phase("read"):
             yield from conversation.read_inputs(inputs, latents=False, think="text" if options.think else None)
@@ -84,7 +89,9 @@ class Plan:
 def interleave(runtime: Runtime, inputs: Sequence[Input], plan: Plan, image: ImageOptions, text: TextOptions) -> Job:
     """Text and pictures in turn; each is read back before the next, a picture as clean latents and ViT
     features, just as if a user had sent it."""
-    with runtime.room.held(demand_of(runtime.checkpoint, inputs, image, text)):
+    claim = Claim(runtime.room, demand_of(runtime.checkpoint, inputs, image, text))
+    yield claim
+    with claim.held():
         conversation, result = Conversation(runtime), Result(seed=seed_of(image), text="")
         with result.stats.phase("read"):
             yield from conversation.read_inputs(inputs, latents=True, think="image" if image.think else None)

@@ -1,8 +1,9 @@
 """Jobs that come and go between two passes of the model: continuous batching.
 
 A scheduler packs into each pass what its active jobs want next: prompts being read, words being written,
-pictures being drawn, of any sizes and options. A job joins as soon as there is room and leaves when it ends,
-fails or is cancelled; none notices the others. One thread calls it; see `app/worker.py` for server and page.
+pictures being drawn, of any sizes and options. A job joins as soon as there is room for it to its end (see
+`memory/room.py`) and leaves when it ends, fails or is cancelled; none notices the others. One thread calls it; see
+`app/worker.py` for server and page.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from bagel.errors import BagelError, InputError
 from bagel.infer.engine import Engine, Finished, Job, Seen
 from bagel.infer.ticket import WRITE, Ticket, Waiting
 from bagel.memory.recover import relieved
+from bagel.memory.room import Claim
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Cancelled:
 @dataclass(frozen=True)
 class Limits:
     """active: jobs under way at a time; queue: jobs that may wait; places: tokens that the contexts of the active
-    jobs may hold, by their own estimate (`Ticket.weight`); a job beyond it runs alone.
+    jobs may hold, by their own estimate (`Ticket.weight`), where the room counts no bytes; a job beyond it runs
+    alone.
 
     light: tokens of reading and drawing that a pass of text may carry without being slowed down much. Where
     there are more, `text_passes` passes of text alone come between two such passes. together: no turns, every
@@ -151,14 +154,19 @@ class Scheduler:
 
     def _admit(self) -> Iterator[Event]:
         while self.waiting and len(self.active) < self.limits.active:
-            used = sum(ticket.weight for ticket in self.active)
-            if self.active and used + self.waiting.first.weight > self.limits.places:
+            if self._must_wait(self.waiting.first):
                 return
             ticket = self.waiting.pop()
             ticket.began, ticket.served = time.perf_counter(), self._passes
-            self.metrics.waited += ticket.began - ticket.came
             self.active.append(ticket)
             yield from self._resume(ticket, None)
+
+    def _must_wait(self, ticket: Ticket) -> bool:
+        """For some of those under way to end. None of them: nothing is gained by waiting."""
+        if not self.active:
+            return False
+        used = sum(each.weight for each in self.active)
+        return used + ticket.weight > self.limits.places or (ticket.claim is not None and ticket.claim.must_wait)
 
     def _choose(self) -> list[Ticket]:
         """Whose wishes go into the next pass. Words come first; what takes long shares the time between them,
@@ -209,7 +217,10 @@ class Scheduler:
         try:
             said = ticket.job.send(answer)
             while not isinstance(said, list):
-                yield ticket, said
+                if not isinstance(said, Claim):
+                    yield ticket, said
+                elif len(self.active) > 1 and said.must_wait:
+                    return self._put_back(ticket, said)
                 if ticket not in self.active:
                     return
                 said = ticket.job.send(None)
@@ -220,6 +231,12 @@ class Scheduler:
         except Exception as error:
             yield self._fail(ticket, relieved(error, self.engine.forget))
 
+    def _put_back(self, ticket: Ticket, claim: Claim) -> None:
+        """To the front of the queue, so that smaller ones behind it do not keep it waiting for ever."""
+        self.active.remove(ticket)
+        ticket.claim, ticket.began = claim, None
+        self.waiting.put_back(ticket)
+
     def _fail(self, ticket: Ticket, error: Exception) -> Event:
         self.active.remove(ticket)
         return self._end(ticket, Failed(error), "failed")
@@ -227,6 +244,7 @@ class Scheduler:
     def _end(self, ticket: Ticket, event: Any, how: str) -> Event:
         ticket.wanted = None
         ticket.job.close()
+        self.metrics.waited += (ticket.began or time.perf_counter()) - ticket.came
         self.metrics.ended[how] += 1
         return ticket, event
 

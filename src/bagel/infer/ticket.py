@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
 from bagel.infer.engine import Job, Read
+from bagel.memory.room import Claim
 from bagel.pack import LatentPart
 
 WRITE, READ, DRAW = "write", "read", "draw"
@@ -21,7 +22,7 @@ WRITE, READ, DRAW = "write", "read", "draw"
 @dataclass(eq=False)
 class Ticket:
     """One job in the scheduler's hands. owner: whom it runs for, waiting owners take turns; weight: tokens it
-    may hold; the times are `time.perf_counter` seconds."""
+    may hold; claim: what it waits to have room for; the times are `time.perf_counter` seconds."""
 
     job: Job
     number: int
@@ -31,6 +32,7 @@ class Ticket:
     began: float | None = None
     served: int = 0
     wanted: list[Read] | None = None
+    claim: Claim | None = None
 
     @property
     def kind(self) -> str:
@@ -77,6 +79,11 @@ class Waiting:
         if not queue:
             del self._by_owner[owner]
         return ticket
+
+    def put_back(self, ticket: Ticket) -> None:
+        """One that was popped last, to where it was."""
+        self._by_owner.setdefault(ticket.owner, deque()).appendleft(ticket)
+        self._by_owner.move_to_end(ticket.owner, last=False)
 
     def remove(self, ticket: Ticket) -> bool:
         queue = self._by_owner.get(ticket.owner, deque())

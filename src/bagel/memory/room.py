@@ -1,4 +1,5 @@
-"""Whether a request that comes now will have room to its end. What cannot is refused before it starts.
+"""Whether a request that comes now will have room to its end. One that has none beside others waits for them, and
+one that would have none alone is refused, before it starts.
 
 A room keeps the demands of the requests under way: their contexts have yet to grow to what they asked for, so
 that the device's free memory alone would promise the same bytes twice.
@@ -7,15 +8,15 @@ that the device's free memory alone would promise the same bytes twice.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import torch
 
 from bagel.errors import MemoryPlanError
 from bagel.memory.plan import gib, headroom
-from bagel.memory.sizes import Demand, kv_bytes, needed
+from bagel.memory.sizes import Demand, needed
 from bagel.model.config import ModelConfig
 
 
@@ -36,7 +37,7 @@ class Room:
 
     @contextmanager
     def held(self, demand: Demand) -> Iterator[None]:
-        """Around a request. Raises MemoryPlanError where it would not fit beside those under way."""
+        """Around a request. Raises MemoryPlanError where it would not fit, alone or beside those under way."""
         self._enter(demand)
         try:
             yield
@@ -49,9 +50,12 @@ class Room:
         with self.held(demand):
             pass
 
-    def places(self) -> int:
-        """Tokens that the contexts of all requests may hold in what is free now, half of it left for the work."""
-        return 2**62 if self.free is None else self.free() // 2 // max(kv_bytes(self.config, 256, self.dtype) // 256, 1)
+    def must_wait(self, demand: Demand) -> bool:
+        """Whether a request would fit alone, but not beside those under way."""
+        with self._lock:
+            if self.free is None or not self._active:
+                return False
+            return self._bytes([demand]) <= self._budget < self._bytes([*self._active, demand])
 
     def _enter(self, demand: Demand) -> None:
         with self._lock:
@@ -62,21 +66,36 @@ class Room:
             self._active.append(demand)
 
     def _refuse_what_is_too_much(self, demand: Demand) -> None:
-        def bytes_of(demands: list[Demand]) -> int:
-            if not demands:
-                return 0
-            work = needed(self.config, demands, self.dtype, widened=self.widened, tile=self.tile) + self.extra
-            return work + headroom(work)
-
-        whole, others = bytes_of([*self._active, demand]), bytes_of(self._active)
-        if whole <= self._budget:
+        if self._bytes([*self._active, demand]) <= self._budget:
             return
-        beside = f" beside {gib(others)} of what runs already" if self._active else ""
+        alone = self._bytes([demand])
+        beside = f" beside {gib(self._bytes(self._active))} of what runs already" if alone <= self._budget else ""
         raise MemoryPlanError(
-            f"the request needs {gib(bytes_of([demand]))} of memory besides the weights{beside}, but "
+            f"the request needs {gib(alone)} of memory besides the weights{beside}, but "
             f"{gib(self._budget)} are free: {described(demand)}. Ask for a smaller picture, fewer at once or a shorter "
             "text, or load the model in fewer bits or with offload."
         )
+
+    def _bytes(self, demands: Sequence[Demand]) -> int:
+        work = needed(self.config, list(demands), self.dtype, widened=self.widened, tile=self.tile) + self.extra
+        return work + headroom(work)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a job yields before it does anything: it wants room for `demand`, to its end. Who runs the job may let it
+    wait for that."""
+
+    room: Room
+    demand: Demand
+
+    @property
+    def must_wait(self) -> bool:
+        return self.room.must_wait(self.demand)
+
+    def held(self) -> AbstractContextManager[None]:
+        """See `Room.held`."""
+        return self.room.held(self.demand)
 
 
 def described(demand: Demand) -> str:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from bagel.infer import jobs
 from bagel.infer.conversation import Conversation, Input, Runtime
+from bagel.infer.demand import demand_of
 from bagel.infer.engine import Job
 from bagel.infer.result import Result
+from bagel.memory.room import Claim
 from bagel.options import ImageOptions, TextOptions
 
 
@@ -33,7 +35,9 @@ class Chat:
 
     def job(self, runtime: Runtime) -> Job:
         items = [item for turn in self.turns for item in turn.items]
-        with runtime.room.held(jobs.demand_of(runtime.checkpoint, items, self.image, self.text)):
+        claim = Claim(runtime.room, demand_of(runtime.checkpoint, items, self.image, self.text))
+        yield claim
+        with claim.held():
             return (yield from self._job(runtime))
 
     def _job(self, runtime: Runtime) -> Job:

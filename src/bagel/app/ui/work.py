@@ -18,6 +18,7 @@ from bagel.infer.engine import Job
 from bagel.infer.inputs import Text, check_size
 from bagel.infer.pipeline import Bagel
 from bagel.infer.result import Result
+from bagel.memory.room import Claim
 from bagel.options import ImageOptions, TextOptions, settle
 
 MOST_PICTURES = 4
@@ -92,7 +93,9 @@ def _turn(bagel: Bagel, conversation: Conversation | None, past: Sequence[Said],
     text = settle(asked.text, "chat", presets)
     drawn, written = (None if asked.reply == "text" else image), (None if asked.reply == "image" else text)
     held = conversation.cond.length if conversation else 0
-    with runtime.room.held(demand_of(runtime.checkpoint, items, drawn, written, held=held, size=size)):
+    claim = Claim(runtime.room, demand_of(runtime.checkpoint, items, drawn, written, held=held, size=size))
+    yield claim
+    with claim.held():
         result = Result(seed=jobs.seed_of(image if drawn else text))
         with result.stats.phase("read"):
             before: Any = conversation or Conversation(runtime)
