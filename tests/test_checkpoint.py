@@ -608,3 +608,17 @@ def test_loading_holds_little_beside_the_weights_and_the_mapped_files(tmp_path):
     assert held > 200 * 2**20
     # A file mapped by this process alone counts as private in some kernels: allow its size.
     assert most < held + size + 64 * 2**20
+
+
+@pytest.mark.parametrize("precision", [None, "nf4"])
+def test_the_progress_of_loading_begins_at_nothing_and_ends_at_all(tmp_path, precision):
+    """Also of a folder whose weights are packed already."""
+    Bagel.load(CHECKPOINT, device="cpu", precision=precision).save(tmp_path)
+    for folder in (CHECKPOINT, tmp_path):
+        calls: list[tuple[int, int]] = []
+        Bagel.load(folder, device="cpu", precision=precision, report=lambda *news, calls=calls: calls.append(news))
+        done, total = zip(*calls, strict=True)
+        assert len(set(total)) == 1
+        assert sorted(done) == list(done)
+        assert done[0] < total[0] / 4
+        assert done[-1] == total[-1] > 1e6

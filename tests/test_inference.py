@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from bagel import InputError, Text
+from bagel import Bagel, InputError, Text
 from bagel.infer.engine import Finished
 from bagel.infer.image import ImageStep
 from bagel.infer.result import ImageDone, TextDone
 from bagel.infer.text import TextPiece
-from conftest import error
+from conftest import CHECKPOINT, error
 
 SMALL = {"height": 64, "width": 64, "num_timesteps": 6}
 
@@ -179,3 +180,25 @@ def test_text_that_looks_like_a_file_name_can_be_said(bagel):
     assert bagel.chat(Text("cat.png"), max_tokens=2).token_ids
     with pytest.raises(InputError, match=r"cat\.png"):
         bagel.chat("cat.png", max_tokens=2)
+
+
+@pytest.fixture
+def undone():
+    yield
+    torch.set_default_device(None)
+
+
+@pytest.mark.usefixtures("undone")
+def test_another_default_device_changes_nothing(bagel):
+    """Meta tensors hold nothing, so that one that gets among ours is an error."""
+    picture, knobs = Image.new("RGB", (64, 64), (3, 200, 1)), {"num_timesteps": 3, "seed": 1}
+    drawn, said = bagel.edit(picture, "make it blue", **knobs), bagel.chat([picture, "what?"], max_tokens=5)
+    torch.set_default_device("meta")
+    model = Bagel.load(CHECKPOINT, device="cpu")
+    assert torch.equal(model.edit(picture, "make it blue", **knobs).latent.cpu(), drawn.latent)
+    assert model.chat([picture, "what?"], max_tokens=5).token_ids == said.token_ids
+    with model.session() as session:
+        session.read(picture)
+        assert session.draw(step_cache="taylorseer", solver="ab2", **knobs).image
+        assert session.fork().say(max_tokens=3, do_sample=True).token_ids
+    assert torch.get_default_device().type == "meta"

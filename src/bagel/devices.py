@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 
 from bagel.errors import DeviceError, InputError
@@ -20,6 +23,12 @@ PACKED_PRECISIONS = ("bf11", "fp8", "int8", "nf4")
 PRECISIONS = ("bf16", "fp16", "fp32", *PACKED_PRECISIONS)
 """What `precision` may be: the numbers the weights are kept in. The packed ones keep the decoder's products in
 fewer bits and compute in the device's own dtype."""
+
+
+def on_host() -> AbstractContextManager[Any]:
+    """Within it a tensor that names no device is the host's, whatever `torch.set_default_device` says: what is small
+    and made on the way is moved by us, once. Where nothing else was set it is nothing, since it slows every call."""
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:

@@ -19,9 +19,7 @@ SINGLE = ("ema.safetensors", "model.safetensors")
 
 
 class Tensors(Protocol):
-    """Tensors by name, whatever they are stored as. num_bytes: of the files."""
-
-    num_bytes: int
+    """Tensors by name, whatever they are stored as."""
 
     def __iter__(self) -> Iterator[str]: ...
 
@@ -45,13 +43,11 @@ class TensorFiles:
     """The tensors of one or several safetensors files, memory-mapped. about: what their headers say besides."""
 
     def __init__(self, paths: list[Path]) -> None:
-        self.num_bytes = 0
         self.about: dict[str, str] = {}
         self._where: dict[str, Any] = {}
         for path in paths:
             try:
                 handle = safe_open(path, framework="pt", device="cpu")
-                self.num_bytes += path.stat().st_size
                 self.about.update(handle.metadata() or {})
             except FileNotFoundError:
                 raise CheckpointError(f"{path.parent} has no {path.name}; copy or download it again.") from None

@@ -18,7 +18,7 @@ from bagel.parallel.shares import Cut, cut_model
 from bagel.tensor_files import TensorFiles, Tensors
 
 Report = Callable[[int, int], None]
-"""Called with (bytes read so far, bytes in all) while loading."""
+"""Called with (bytes read so far, bytes to read in all) while loading; what a file holds besides does not count."""
 
 
 def load(
@@ -48,7 +48,7 @@ def load(
     check(vae, vae_pieces, vae_weights, config)
     if (path / PACKED).exists():
         packed = TensorFiles([path / PACKED])
-        steps, total = fill_packed(model, packed, path / PACKED, dtype, where, cut), packed.num_bytes
+        steps, total = fill_packed(model, packed, path / PACKED, dtype, where, cut), sum(map(packed.size, packed))
     else:
         weights: Tensors = open_weights(path)
         model_pieces = pieces(model)
@@ -56,10 +56,10 @@ def load(
         if cut is not None:
             cut_model(model, cut)
         steps = fill_quantising(model, model_pieces, weights, dtype, precision, device, where, cut)
-        total = weights.num_bytes
+        total = sum(map(weights.size, model_pieces))
     vae_dtype = torch.float32 if dtype is torch.float16 else dtype
     vae_steps = fill(vae, vae_pieces, vae_weights, vae_dtype, lambda name: where(f"vae.{name}"))
-    total, done = total + vae_weights.num_bytes, 0
+    total, done = total + sum(map(vae_weights.size, vae_pieces)), 0
     for read in itertools.chain(steps, (read for read, _, _ in vae_steps)):
         done += read
         if report:

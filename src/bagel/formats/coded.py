@@ -46,7 +46,7 @@ class CodedFiles:
     """Tensors of files in which some are coded. Raises CheckpointError for a code that is not known here."""
 
     def __init__(self, files: TensorFiles, path: Path) -> None:
-        self._files, self.num_bytes = files, files.num_bytes
+        self._files = files
         stored = set(files)
         self._check_formats(stored, path)
         self._names = [name for name in files if not is_beside(name)]

@@ -50,7 +50,6 @@ class GgufFile:
     def __init__(self, path: Path) -> None:
         try:
             with path.open("rb") as file:
-                self.num_bytes = path.stat().st_size
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # never written
         except FileNotFoundError:
             raise CheckpointError(f"{path.parent} has no {path.name}; copy or download it again.") from None

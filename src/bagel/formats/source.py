@@ -71,7 +71,7 @@ class Unwrapped:
     """Tensors without the prefix that all their names have."""
 
     def __init__(self, files: Tensors, prefix: str) -> None:
-        self._files, self._prefix, self.num_bytes = files, prefix, files.num_bytes
+        self._files, self._prefix = files, prefix
 
     def __iter__(self) -> Iterator[str]:
         return (name.removeprefix(self._prefix) for name in self._files)

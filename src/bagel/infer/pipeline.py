@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from bagel import checkpoint as checkpoints
+from bagel.devices import on_host
 from bagel.errors import InputError
 from bagel.images import open_image
 from bagel.infer import jobs
@@ -65,7 +66,8 @@ class Bagel:
         """
         wanted = Wanted(device, dtype, precision, offload, lora, parallel)
         load = load_runtime if parallel is None else load_together
-        return cls(load(find_model(model), wanted, report))
+        with on_host():
+            return cls(load(find_model(model), wanted, report))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the weights as they are: an official folder, or a packed one in fewer bits, which loads

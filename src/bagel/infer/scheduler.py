@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bagel.devices import on_host
 from bagel.errors import BagelError, InputError
 from bagel.infer.engine import Engine, Finished, Job, Seen
 from bagel.infer.ticket import WRITE, Ticket, Waiting
@@ -201,7 +202,8 @@ class Scheduler:
         """An answer for each. Where the pass fails, each job goes alone, so that only the guilty one fails."""
         before = [(read.context, read.context.mark) for ticket in tickets for read in ticket.wanted or ()]
         try:
-            seen = iter(self.engine.forward([read for ticket in tickets for read in ticket.wanted or ()]))
+            with on_host():
+                seen = iter(self.engine.forward([read for ticket in tickets for read in ticket.wanted or ()]))
             return [list(itertools.islice(seen, len(ticket.wanted or ()))) for ticket in tickets]
         except Exception as failure:
             error = relieved(failure, self.engine.forget)
@@ -215,7 +217,7 @@ class Scheduler:
         """Goes on with a job until it wants something read again, or ends."""
         ticket.wanted = None
         try:
-            said = ticket.job.send(answer)
+            said = _sent(ticket, answer)
             while not isinstance(said, list):
                 if not isinstance(said, Claim):
                     yield ticket, said
@@ -223,7 +225,7 @@ class Scheduler:
                     return self._put_back(ticket, said)
                 if ticket not in self.active:
                     return
-                said = ticket.job.send(None)
+                said = _sent(ticket, None)
             ticket.wanted = said
         except StopIteration as stop:
             self.active.remove(ticket)
@@ -247,6 +249,11 @@ class Scheduler:
         self.metrics.waited += (ticket.began or time.perf_counter()) - ticket.came
         self.metrics.ended[how] += 1
         return ticket, event
+
+
+def _sent(ticket: Ticket, answer: list[Seen] | None) -> Any:
+    with on_host():
+        return ticket.job.send(answer)
 
 
 def _kept(answer: list[Seen] | Exception) -> list[Seen] | Exception:
