@@ -147,6 +147,14 @@ def test_float32_on_the_gpu_is_exact(models):
     assert distance(gpu.draw("a red cube", **options).latent, cpu.draw("a red cube", **options).latent) < 2e-4
 
 
+def test_levels_become_the_same_numbers():
+    """Patches and pictures travel as bytes: what the GPU makes of them is what the CPU makes, to the bit."""
+    from bagel.images import from_levels
+
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(from_levels(levels.to(CUDA)).cpu(), from_levels(levels))
+
+
 def test_group_norm():
     from bagel.model.triton_group_norm import group_norm
 

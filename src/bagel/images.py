@@ -177,8 +177,10 @@ def to_levels(image: Image.Image) -> Tensor:
 
 
 def from_levels(levels: Tensor) -> Tensor:
-    """uint8, any shape -> float32 in [-1, 1]."""
-    return (levels.float() / 255 - 0.5) / 0.5
+    """uint8, any shape -> float32 in [-1, 1], the same numbers on every device: by a plain number a GPU would divide
+    as multiplying with its inverse."""
+    most = torch.full((), 255.0, device=levels.device)
+    return (levels.float() / most - 0.5) / 0.5
 
 
 def to_image(pixels: Tensor) -> Image.Image:

@@ -31,7 +31,7 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True)
 class VitPart:
-    """One picture for the ViT: patches float32 [h x w, numbers of a patch]."""
+    """One picture for the ViT: patches float32 [h x w, numbers of a patch], or on their way to training uint8."""
 
     patches: Tensor
     grid: tuple[int, int]
@@ -78,13 +78,16 @@ Part = TextPart | VitPart | LatentPart | DroppedImage
 
 @dataclass(frozen=True, slots=True)
 class PackRules:
-    """What packing needs to know of a model: the ids of the image markers and the position tables."""
+    """What packing needs to know of a model: the ids of the image markers, the position tables, and for training's
+    noise the pixels along a latent token and the numbers in it."""
 
     start_of_image: int
     end_of_image: int
     vit_side: int
     latent_side: int
     interpolate: bool = False
+    latent_stride: int = 16
+    latent_width: int = 64
 
     def vit_index(self, grid: tuple[int, int]) -> Tensor:
         return self._index(grid, self.vit_side, "ViT patches", "vit_max_num_patch_per_side")
@@ -105,8 +108,8 @@ class PackRules:
 class Pack:
     """Tensors in stored order (see `Layout`).
 
-    text_ids: int64 [T] for `layout.text_rows`; patches: float32 [P, .] for `layout.vit_rows`, vit_index:
-    int64 [P], vit_lengths: patches per picture; latents: float32 [G, Z], latent_index: int64 [G];
+    text_ids: int64 [T] for `layout.text_rows`; patches: float32 [P, .] for `layout.vit_rows` (uint8 until
+    `TrainPack.with_latents`), vit_index: int64 [P], vit_lengths: patches per picture; latents: float32 [G, Z], latent_index: int64 [G];
     times: float32 [I], image_of: int64 [G] into times.
     """
 

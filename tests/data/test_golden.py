@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bagel.data.encode import CLEAN
 from bagel.data.packing import TrainPack, assemble, times_of
+from bagel.images import from_levels
 from bagel.sequence import visible
 
 from .make import GOLDEN, data_config, write_jsonl
@@ -72,7 +73,7 @@ def test_text_and_places(made: TrainPack, golden: dict[str, Tensor]) -> None:
 
 
 def test_pictures(made: TrainPack, golden: dict[str, Tensor]) -> None:
-    assert torch.equal(made.pack.patches, golden["packed_vit_tokens"])
+    assert torch.equal(from_levels(made.pack.patches), golden["packed_vit_tokens"])
     assert torch.equal(made.pack.vit_index, golden["packed_vit_position_ids"])
     assert list(made.pack.vit_lengths) == golden["vit_token_seqlens"].tolist()
     assert torch.equal(made.pack.latent_index, golden["packed_latent_position_ids"])

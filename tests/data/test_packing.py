@@ -113,7 +113,7 @@ def test_clips_are_one_segment(opened: Any, texts: Any) -> None:
     assert not layout.hidden.any()
     assert layout.position[gen].unique().tolist() == [3, 5, 7]
     assert made.pack.times.unique().numel() == 1
-    assert len({*made.noise_seeds}) == 3
+    assert len({made.noise[rows.start, 0].item() for rows in made.latent_rows}) == 3
 
 
 def test_labels_and_weights(opened: Any, texts: Any, tokenizer: Any) -> None:
@@ -141,7 +141,7 @@ def test_one_seed_rules_all(texts: Any, pictures: Any, first_packs: Any) -> None
         assert left.samples == right.samples
         assert torch.equal(left.levels, right.levels)
         assert torch.equal(left.normals, right.normals)
-        assert torch.equal(left.noise(4), right.noise(4))
+        assert torch.equal(left.noise, right.noise)
     assert [pack.samples for pack in a] != [pack.samples for pack in other]
 
 
@@ -150,7 +150,8 @@ def test_noise_belongs_to_the_sample_not_to_the_pack(opened: Any, pictures: Any)
     one, two = dataset.encoded(0, 0), dataset.encoded(0, 1)
     alone = assemble([two], dataset.encoder.rules, 1.0, False)
     behind = assemble([one, two], dataset.encoder.rules, 1.0, False)
-    assert torch.equal(alone.noise(8), behind.noise(8)[behind.latent_rows[1]])
+    assert torch.equal(alone.noise, behind.noise[behind.latent_rows[1]])
+    assert torch.equal(alone.draws, behind.draws[-len(alone.draws) :])
     assert torch.equal(alone.picture(0), behind.picture(1))
     assert dataset.encoded(1, 0).pieces[-1].normal != one.pieces[-1].normal
 
@@ -162,7 +163,7 @@ def test_shapes_agree(pictures: Any, first_packs: Any) -> None:
         assert pack.grids[k] == (height // 16, width // 16)
         assert pack.latent_rows[k].stop - pack.latent_rows[k].start == height * width // 256
     assert torch.equal(pack.mse_rows, torch.arange(pack.counts["latent"]))
-    noised = pack.with_latents(pack.noise(64))
+    noised = pack.with_latents(pack.noise)
     assert noised.pack.latents is not None
     assert noised.pack.latents.shape == (pack.counts["latent"], 64)
     assert pack.pack.layout.hidden.any()
@@ -174,7 +175,8 @@ def test_texts_alone(texts: Any, first_packs: Any) -> None:
     assert pack.pack.patches is None
     assert not len(pack.levels)
     assert not len(pack.mse_rows)
-    assert pack.noise(8).shape == (0, 8)
+    assert pack.noise.shape == (0, 64)
+    assert not len(pack.draws)
     assert pack.counts["ce"] == len(pack) - len(pack.samples)
 
 
@@ -196,4 +198,4 @@ def test_pinned_packs_move(pictures: Any, model: Any, tokenizer: Any) -> None:
     moved = pack.to("cuda")
     assert torch.equal(moved.picture(0).cpu(), pack.picture(0))
     assert moved.pack.layout.order.is_cuda
-    assert torch.equal(moved.noise(8, "cuda"), moved.noise(8, "cuda"))
+    assert torch.equal(moved.noise.cpu(), pack.noise)

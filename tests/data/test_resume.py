@@ -40,8 +40,8 @@ def as_saved(state: Any) -> Any:
 
 
 def same(a: TrainPack, b: TrainPack) -> bool:
-    tensors = ("levels", "normals", "ce_rows", "ce_labels", "mse_rows")
-    return (a.samples, a.noise_seeds, a.state) == (b.samples, b.noise_seeds, b.state) and all(
+    tensors = ("levels", "normals", "noise", "draws", "ce_rows", "ce_labels", "mse_rows")
+    return (a.samples, a.state) == (b.samples, b.state) and all(
         torch.equal(getattr(a, name), getattr(b, name)) for name in tensors
     )
 

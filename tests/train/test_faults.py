@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from bagel.data.packing import TrainPack
+from bagel.images import from_levels
 from bagel.train import state
 from bagel.train.config import TrainConfig
 from bagel.train.errors import TrainError
@@ -95,7 +96,7 @@ class Spoilt(SharedPacks):
         for number, pack in enumerate(super().__iter__()):
             if number == 2:
                 assert pack.pack.patches is not None
-                patches = pack.pack.patches.clone()
+                patches = from_levels(pack.pack.patches)
                 patches[0] = torch.nan
                 pack = replace(pack, pack=replace(pack.pack, patches=patches))
             yield pack

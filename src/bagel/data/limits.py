@@ -59,6 +59,8 @@ def pack_rules(model: ModelConfig, tokenizer: TextTokenizer) -> PackRules:
         vit_side=model.vit_max_num_patch_per_side,
         latent_side=model.max_latent_size,
         interpolate=model.interpolate_pos,
+        latent_stride=model.latent_stride,
+        latent_width=model.latent_width,
     )
 
 

@@ -1,12 +1,13 @@
 """Samples -> one training pack: the model's input and what it is to learn.
 
 Letters: C labelled rows of the und part, M noised rows of the gen part, G latent tokens, I latent images,
-K pictures to be encoded (a picture that appears noised and clean is encoded once), H W pixels.
+K pictures to be encoded (a picture that appears noised and clean is encoded once), H W pixels, Z latent width.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -26,7 +27,7 @@ from bagel.sequence import Kind, Span
 class TrainPack:
     """A pack and its targets. Rows are in stored order (see `bagel.sequence.Layout`).
 
-    pack: `latents` are empty [G, 0] until the trainer has encoded `picture(k)` and noised it.
+    pack: `latents` are empty [G, 0] and `patches` uint8 until `with_latents`.
     runs: the pack's attention without a mask, where that is cheaper (see `bagel.runs`).
     ce_rows: int64 [C] und rows whose logits have the labels ce_labels: int64 [C], of weight
         ce_weights: float32 [C]; the loss is sum(ce x weight) / sum(weight), both over all ranks.
@@ -35,7 +36,8 @@ class TrainPack:
     picture_of: which picture each latent image shows; latent_rows: the gen rows it fills.
     grids: its tokens, height x width.
     normals: float32 [I] the draws behind `pack.times`; -inf is a clean image.
-    noise_seeds, picture_seeds: for the noise of each latent image and the sampling of each picture's latents.
+    noise: float32 [G, Z], follows the sample and not the pack; 0 for clean images.
+    draws: float32, N(0, 1), for sampling the latents of all pictures end to end, those of a picture as [C, h, w].
     samples: where each sample came from; sample_lengths: its tokens.
     counts: tokens by kind (text with markers, vit, latent, ce, mse).
     skipped: rows passed over since the worker's last pack, a sentence each.
@@ -54,8 +56,8 @@ class TrainPack:
     latent_rows: tuple[slice, ...]
     grids: tuple[tuple[int, int], ...]
     normals: Tensor
-    noise_seeds: tuple[int, ...]
-    picture_seeds: tuple[int, ...]
+    noise: Tensor
+    draws: Tensor
     samples: tuple[str, ...]
     sample_lengths: tuple[int, ...]
     counts: Mapping[str, int]
@@ -67,40 +69,35 @@ class TrainPack:
 
     def picture(self, k: int) -> Tensor:
         """Pixels of a picture, float32 [3, H, W] in [-1, 1], on the device of the pack."""
-        return from_levels(self._levels_of(k).view(3, *self.picture_sizes[k]))
+        return from_levels(self.pictures()[k])
 
-    def _levels_of(self, k: int) -> Tensor:
+    def pictures(self) -> list[Tensor]:
+        """All pictures, uint8 [3, H, W]; views of `levels`."""
         lengths = [height * width * 3 for height, width in self.picture_sizes]
-        start = sum(lengths[:k])
-        return self.levels[start : start + lengths[k]]
+        return [one.view(3, *size) for one, size in zip(self.levels.split(lengths), self.picture_sizes, strict=True)]
 
     def padded_pictures(self) -> Tensor:
         """One picture for each latent image, zero-padded right and below to the largest: [I, 3, H, W], as
         upstream encodes them."""
-        shown = [self.picture(k) for k in self.picture_of]
+        pictures = self.pictures()
+        shown = [from_levels(pictures[k]) for k in self.picture_of]
         height, width = (max(image.shape[side] for image in shown) for side in (1, 2))
         return torch.stack([F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in shown])
 
     def picture_key(self, k: int) -> str:
         """A name for the pixels of a picture, the same in every epoch, pack and data set: for a cache of
         latents. Needs the pack on the CPU."""
-        digest = hashlib.blake2b(self._levels_of(k).numpy().tobytes(), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(self.pictures()[k].numpy().tobytes(), digest_size=16).hexdigest()
         return "{}-{}x{}".format(digest, *self.picture_sizes[k])
 
-    def noise(self, width: int, device: torch.device | str = "cpu") -> Tensor:
-        """Noise that follows the sample and not the pack: float32 [G, width]; 0 for clean images. The numbers
-        depend on the kind of device."""
-        noise = torch.zeros(len(self.pack.image_of), width, device=device)
-        for rows, seed, normal in zip(self.latent_rows, self.noise_seeds, self.normals.tolist(), strict=True):
-            if normal != CLEAN:
-                generator = torch.Generator(device).manual_seed(seed)
-                noise[rows] = torch.randn(rows.stop - rows.start, width, generator=generator, device=device)
-        return noise
-
     def with_latents(self, latents: Tensor, times: Tensor | None = None) -> TrainPack:
-        """The pack with its latent tokens [G, Z] in place, noised already."""
+        """What the model reads: with the latent tokens [G, Z] in place, noised already, and patches as numbers in
+        [-1, 1]."""
         times = self.pack.times if times is None else times
-        return replace(self, pack=replace(self.pack, latents=latents, times=times))
+        patches = self.pack.patches
+        if patches is not None and patches.dtype is torch.uint8:
+            patches = from_levels(patches)
+        return replace(self, pack=replace(self.pack, latents=latents, times=times, patches=patches))
 
     def to(self, device: torch.device | str) -> TrainPack:
         """All but `normals` moves; what came from `pin_memory` moves without waiting."""
@@ -114,7 +111,7 @@ class TrainPack:
         return replace(self, pack=_pinned(self.pack), runs=self.runs and self.runs.pin_memory(), **pinned)
 
 
-_MOVED = ("ce_rows", "ce_labels", "ce_weights", "mse_rows", "levels")
+_MOVED = ("ce_rows", "ce_labels", "ce_weights", "mse_rows", "levels", "noise", "draws")
 
 
 def _pinned(value: Any) -> Any:
@@ -167,8 +164,8 @@ def assemble(samples: Sequence[Encoded], rules: PackRules, shift: float, reweigh
         latent_rows=tuple(spans),
         grids=tuple(piece.part.grid for piece in latent),  # type: ignore[union-attr]
         normals=normals,
-        noise_seeds=tuple(piece.noise_seed for piece in latent),
-        picture_seeds=tuple(seed for sample in samples for seed in sample.seeds),
+        noise=_noise(latent, rules.latent_width),
+        draws=_draws(samples, rules),
         samples=tuple(sample.name for sample in samples),
         sample_lengths=tuple(sample.length for sample in samples),
         counts={
@@ -202,6 +199,25 @@ class _Targets:
             self.weights.append(1.0)
         if piece.part.segment.kind is Kind.NOISED:
             self.mse_rows += range(span.gen.start, span.gen.stop)
+
+
+def _noise(latent: Sequence[Piece], width: int) -> Tensor:
+    """[G, Z], in the order of the latent images; 0 for clean ones."""
+    made = [torch.zeros(math.prod(piece.part.grid), width) for piece in latent]  # type: ignore[union-attr]
+    for rows, piece in zip(made, latent, strict=True):
+        if piece.normal != CLEAN:
+            torch.randn(rows.shape, generator=torch.Generator().manual_seed(piece.noise_seed), out=rows)
+    return torch.cat(made) if made else torch.empty(0, width)
+
+
+def _draws(samples: Sequence[Encoded], rules: PackRules) -> Tensor:
+    """One N(0, 1) for every number of every picture's latents, from the picture's own seed."""
+    made = []
+    for sample in samples:
+        for picture, seed in zip(sample.pictures, sample.seeds, strict=True):
+            tokens = math.prod(side // rules.latent_stride for side in picture.shape[1:])
+            made.append(torch.randn(tokens * rules.latent_width, generator=torch.Generator().manual_seed(seed)))
+    return torch.cat(made) if made else torch.empty(0)
 
 
 def _firsts(counts: Sequence[int]) -> list[int]:

@@ -7,6 +7,7 @@ Letters: G latent tokens, M of them with loss, Z latent width, C channels, h w l
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -48,20 +49,21 @@ class LatentEncoder:
         return tokens
 
     def _latents(self, batch: TrainPack, numbers: list[int], size: tuple[int, int]) -> Tensor:
-        """Of pictures of one size, [len(numbers), C, h, w]. Where a pack knows one size alone its pixels are already
-        one batch: hundreds of small pictures, taken one by one, cost more launches than the model does."""
-        if len(numbers) == len(batch.picture_sizes):
-            pictures = from_levels(batch.levels.view(-1, 3, *size))
-        else:
-            pictures = torch.stack([batch.picture(number) for number in numbers])
+        """Of pictures of one size, [len(numbers), C, h, w]. Hundreds of small pictures are handled as one tensor:
+        taken one by one they cost more launches than the model does."""
+        pictures = from_levels(_chosen(batch.levels, [3 * h * w for h, w in batch.picture_sizes], numbers))
+        pictures = pictures.view(-1, 3, *size)
         moments = self.vae.moments(pictures) if self._cache is None else self._kept(self._cache, pictures)
-        if not self.part.sample:
-            return self.vae.draw(moments)
-        drawn = []
-        for number, one in zip(numbers, moments, strict=True):
-            generator = torch.Generator(one.device).manual_seed(batch.picture_seeds[number])
-            drawn.append(self.vae.draw(one[None], generator))
-        return torch.cat(drawn)
+        if self.part.sample:
+            mean, log_variance = moments.chunk(2, dim=1)
+            lengths = [mean.shape[1] * self._area(one) for one in batch.picture_sizes]
+            draws = _chosen(batch.draws, lengths, numbers).view(mean.shape)
+            moments = torch.cat((mean + torch.exp(0.5 * log_variance) * draws, log_variance), dim=1)
+        return self.vae.draw(moments)
+
+    def _area(self, size: tuple[int, int]) -> int:
+        """Pixels of the latents of a picture."""
+        return math.prod(side // self.vae.config.downsample for side in size)
 
     def _kept(self, cache: _Cache, pictures: Tensor) -> Tensor:
         known = [cache.get(picture) for picture in pictures]
@@ -80,6 +82,14 @@ class LatentEncoder:
         latents = self.vae.encode(batch.padded_pictures())
         side = self.patch
         return [x[:, : h * side, : w * side] for x, (h, w) in zip(latents, batch.grids, strict=True)]
+
+
+def _chosen(flat: Tensor, lengths: list[int], numbers: list[int]) -> Tensor:
+    """Of stretches that lie end to end, those of `numbers`, end to end: without a copy where it is all of them."""
+    if len(numbers) == len(lengths):
+        return flat
+    stretches = flat.split(lengths)
+    return torch.cat([stretches[number] for number in numbers])
 
 
 def _write(tokens: Tensor, batch: TrainPack, numbers: list[int], made: Tensor) -> None:
@@ -101,8 +111,7 @@ def _sent(values: Tensor, device: torch.device) -> Tensor:
 def noised(batch: TrainPack, clean: Tensor, noise: Tensor | None = None) -> tuple[TrainPack, Tensor]:
     """x_t = (1 - t) x0 + t noise in the pack, and the velocities noise - x0 of the rows with loss, float32
     [M, Z]. clean: [G, Z]; noise: [G, Z], the pack's own unless given."""
-    if noise is None:
-        noise = _sent(batch.noise(clean.shape[1]), clean.device)
+    noise = batch.noise if noise is None else noise
     time = batch.pack.times[batch.pack.image_of][:, None]
     latents = (1 - time) * clean + time * noise
     return batch.with_latents(latents), (noise - clean)[batch.mse_rows]
