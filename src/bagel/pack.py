@@ -109,8 +109,8 @@ class Pack:
     """Tensors in stored order (see `Layout`).
 
     text_ids: int64 [T] for `layout.text_rows`; patches: float32 [P, .] for `layout.vit_rows` (uint8 until
-    `TrainPack.with_latents`), vit_index: int64 [P], vit_lengths: patches per picture; latents: float32 [G, Z], latent_index: int64 [G];
-    times: float32 [I], image_of: int64 [G] into times.
+    `TrainPack.with_latents`), vit_index: int64 [P], vit_lengths: patches per picture; latents: float32 [G, Z],
+    latent_index: int64 [G]; times: float32 [I], image_of: int64 [G] into times.
     """
 
     layout: Layout

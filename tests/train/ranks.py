@@ -25,7 +25,8 @@ def start(config: Mapping[str, Any], ranks: int = 1, *words: str) -> list[subpro
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
     started = []
     for rank in range(ranks):
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+        paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
         if ranks > 1:
             env |= {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
         command = [sys.executable, str(Path(__file__).parent / "worker.py"), str(path), *words]

@@ -70,20 +70,6 @@ def test_recomputing_changes_nothing(tmp_path: Path, recompute: str) -> None:
         assert losses(tmp_path / "b" / "run")[step] == pytest.approx(found, rel=1e-6)
 
 
-@pytest.mark.slow  # compiles its kernel
-def test_eight_bit_optimiser(tmp_path: Path) -> None:
-    pytest.importorskip("torchao")
-    settings = {"optim": {"name": "adamw8bit", "lr": 1e-3}}
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    train(TrainConfig.from_dict(run_config(tmp_path / "a", steps=4, **settings)))
-    train(TrainConfig.from_dict(run_config(tmp_path / "b", steps=2, **settings)))
-    train(TrainConfig.from_dict(run_config(tmp_path / "b", steps=4, **settings)))
-    found = losses(tmp_path / "a" / "run")
-    assert found[4][0] < found[1][0]
-    assert losses(tmp_path / "b" / "run") == found
-
-
 def test_rates() -> None:
     constant = OptimPart(lr=1.0, warmup=4)
     assert [optim.rate(constant, step, 10) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]

@@ -99,27 +99,11 @@ def states(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Paramet
     if not optimizer.state:
         _first_step(optimizer)
     return {
-        f"{name}.{key}{part}": tensor
+        f"{name}.{key}": value
         for name, parameter in parameters.items()
         for key, value in optimizer.state[parameter].items()
         if isinstance(value, Tensor)
-        for part, tensor in _plain(value)
     }
-
-
-def _plain(value: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """A state as tensors that a checkpoint knows: itself, or the codes and scales of one in 8 bits. Sharded, the
-    latter belong to a rank, and load on the same number of ranks alone."""
-    inner = local(value)
-    if not hasattr(inner, "__tensor_flatten__"):
-        yield "", value
-        return
-    owner = ""
-    if inner is not value:
-        mesh = value.device_mesh  # type: ignore[attr-defined]
-        owner = f".{mesh.get_rank()}of{mesh.size()}"
-    for name in inner.__tensor_flatten__()[0]:
-        yield f".{name}{owner}", getattr(inner, name)
 
 
 def _first_step(optimizer: torch.optim.Optimizer) -> None:

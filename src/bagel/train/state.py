@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
 from bagel.errors import CheckpointError
+from bagel.train import eight_bit
 from bagel.train.parallel import World
 
 FOLDER, PROGRESS = "checkpoints", "progress.json"
@@ -59,7 +60,10 @@ class Checkpoints:
         problem = self._begin(partial, progress)
         if problem:
             return before or problem
-        self._writing = _async_save(_copied(tensors), partial, self._group), self.folder / f"step-{step:08d}"
+        self._writing = (
+            _async_save(_copied(eight_bit.flat(tensors)), partial, self._group),
+            self.folder / f"step-{step:08d}",
+        )
         return before
 
     def _begin(self, partial: Path, progress: Mapping[str, Any]) -> str | None:
@@ -104,29 +108,53 @@ class Checkpoints:
         """
         import torch.distributed.checkpoint as dcp
 
-        stored = set(dcp.FileSystemReader(path).read_metadata().state_dict_metadata)
-        wanted = {name for rank in self.world.gather(list(tensors)) for name in rank}
-        missing, surplus = sorted(wanted - stored), sorted(stored - wanted)
+        stored, own = sizes(path), eight_bit.flat(tensors)
+        wanted = {name for rank in self.world.gather(list(own)) for name in rank}
+        other = _states(wanted ^ stored.keys()) & _states(wanted) & _states(stored)
+        missing, surplus = (
+            sorted(name for name in names if eight_bit.state_of(name) not in other)
+            for names in (wanted - stored.keys(), stored.keys() - wanted)
+        )
         if missing or surplus:
             raise CheckpointError(
                 f"{path} was saved with other settings (freeze, lora, optim.name or optim.ema): it lacks "
-                f"{len(missing)} tensors {missing[:3]} and has {len(surplus)} more {surplus[:3]}. Start a new run."
+                f"{len(missing)} tensors {missing[:3]} and has {len(surplus)} more {surplus[:3]}. "
+                "Start a new run."
             )
-        dcp.load({name: value.detach() for name, value in tensors.items()}, checkpoint_id=path)
+        same = {name: value.detach() for name, value in own.items() if eight_bit.state_of(name) not in other}
+        dcp.load(same, checkpoint_id=path)
+        for name in sorted(other & tensors.keys()):
+            eight_bit.refill(tensors[name], name, path, stored)
         return dict(json.loads((path / PROGRESS).read_text(encoding="utf-8")))
+
+
+def _states(names: Collection[str]) -> set[str]:
+    """What the tensors are, or are pieces of."""
+    return {eight_bit.state_of(name) for name in names}
+
+
+def sizes(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Name -> (shape, dtype) of all tensors in a checkpoint."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    stored = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+    return {
+        name: (about.size, about.properties.dtype)
+        for name, about in stored.items()
+        if isinstance(about, TensorStorageMetadata)
+    }
 
 
 def read(path: Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint, whole, in host memory, without any process group (for export): names as saved,
     `model.NAME`, `ema.NAME`, `optim.NAME.KEY`."""
     import torch.distributed.checkpoint as dcp
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-    stored = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
     tensors = {
-        name: torch.empty(about.size, dtype=about.properties.dtype)
-        for name, about in stored.items()
-        if isinstance(about, TensorStorageMetadata) and not name.startswith("optim.")
+        name: torch.empty(size, dtype=dtype)
+        for name, (size, dtype) in sizes(path).items()
+        if not name.startswith("optim.")
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
