@@ -37,7 +37,7 @@ def start(config: Mapping[str, Any], ranks: int = 1, *words: str) -> list[subpro
 def finish(processes: list[subprocess.Popen[bytes]], seconds: float = 240) -> str:
     """Waits; -> what they said. Fails if one did."""
     said = [process.communicate(timeout=seconds)[1].decode() for process in processes]
-    assert all(process.returncode == 0 for process in processes), "\n".join(said)[-6000:]
+    assert all(process.returncode == 0 for process in processes), "\n".join(said)[-12000:]
     return "\n".join(said)
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +104,49 @@ def test_data_of_four_ranks_is_dealt_to_two(tmp_path: Path) -> None:
     progress = json.loads((state.newest(tmp_path / "run" / "run") / state.PROGRESS).read_text())  # type: ignore[operator]
     assert progress["step"] == 2
     assert len(progress["data"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("who", "number"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)])
+def test_a_lost_rank_ends_the_others_with_a_sentence(tmp_path: Path, who: int, number: signal.Signals) -> None:
+    """Killed, or hanging for longer than the time-out."""
+    parallel = {"timeout_minutes": 0.2}
+    config = run_config(tmp_path, steps=5000, save={"every": 2, "keep": 2}, parallel=parallel)
+    processes = start(config, 2)
+    try:
+        until_step(tmp_path / "run", 5, processes)
+        processes[who].send_signal(number)
+        said = processes[1 - who].communicate(timeout=60)[1].decode()
+    finally:
+        kill([process for process in processes if process.poll() is None])
+    assert processes[1 - who].returncode == 1
+    (sentence,) = [line for line in said.splitlines() if "TrainError: " in line]
+    newest = state.newest(tmp_path / "run")
+    assert newest is not None
+    assert f"rank {1 - who}: another rank has ended or hangs" in sentence
+    assert f"{newest.name} is the last whole checkpoint" in sentence
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the ranks by /proc")
+def test_torchrun_starts_again_after_a_kill(tmp_path: Path) -> None:
+    """One command, one rank killed: the losses are those of the run that was left alone."""
+    whole = run_config(folder_of(tmp_path, "whole"), steps=16, save={"every": 4, "keep": 2})
+    finish(start(whole, 2))
+    config = run_config(folder_of(tmp_path, "killed"), steps=16, save={"every": 4, "keep": 2})
+    path = tmp_path / "config.yaml"
+    path.write_text(TrainConfig.from_dict(config).to_yaml(), encoding="utf-8")
+    ours = "--nproc-per-node 2 --max-restarts 1 --standalone -m bagel train"
+    command = [sys.executable, "-m", "torch.distributed.run", *ours.split(), str(path)]
+    # Else the ranks of the second attempt may meet addresses that those of the first left in torchrun's store.
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE)
+    try:
+        until_step(tmp_path / "killed" / "run", 6, [process])
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+    except AssertionError:
+        kill([process])
+        raise
+    assert "going on after step" in finish([process])
+    assert losses(tmp_path / "killed" / "run") == losses(tmp_path / "whole" / "run")

@@ -27,7 +27,7 @@ def train(config: Path, *overrides: str) -> None:
     config:
         YAML file; the ones in configs/ hold the paper's stages.
     overrides:
-        KEY=VALUE, on top of the file: steps=100 optimizer.lr=1e-5.
+        KEY=VALUE, on top of the file: steps=100 optim.lr=1e-5.
     """
     from bagel.train.loop import run
 

@@ -111,7 +111,7 @@ class ParallelPart:
     the gradients' sum. recompute: what backward computes again instead of keeping: none; products (everything but
     products and attention); mlp (that and the widest product); full; in every `recompute_every`-th layer, the others
     keep their products. compile: auto means on a GPU. reshard: give gathered weights back between forward and
-    backward. timeout_minutes: of a collective call."""
+    backward. timeout_minutes: a rank that has not answered for so long is taken for lost, and the run ends."""
 
     shard: int = 0
     params: str = "fp32"
@@ -121,7 +121,7 @@ class ParallelPart:
     recompute_every: int = 1
     compile: str = "auto"
     reshard: bool = True
-    timeout_minutes: int = 60
+    timeout_minutes: float = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,7 +295,7 @@ _CHOICES = {
 _LEAST = {
     "steps": 1, "accumulate": 1, "loss.chunk_rows": 1, "loss.ce_weight": 0, "loss.mse_weight": 0, "optim.lr": 0,
     "optim.warmup": 0, "optim.weight_decay": 0, "optim.min_lr": 0, "parallel.shard": 0,
-    "parallel.recompute_every": 1, "parallel.timeout_minutes": 1, "save.every": 0, "save.keep": 1, "log.every": 1,
+    "parallel.recompute_every": 1, "parallel.timeout_minutes": 0.1, "save.every": 0, "save.keep": 1, "log.every": 1,
     "samples.every": 0, "samples.world": 0,
 }  # fmt: skip
 

@@ -24,6 +24,7 @@ from bagel.train.errors import TrainError
 from bagel.train.feed import Data, Feed, Ready
 from bagel.train.freeze import UndFrozen
 from bagel.train.log import Reporter, flops, memory_gib, peak_flops
+from bagel.train.lost import is_lost, lost
 from bagel.train.loss import Counts, errors, sums, total
 from bagel.train.setup import Setup, prepare
 
@@ -53,6 +54,10 @@ def train(config: TrainConfig, data: Data | None = None) -> None:
             if step:
                 reporter.say(f"going on after step {step}")
             Trainer(setup, reporter, stop, step).run()
+    except RuntimeError as error:
+        if world.size > 1 and is_lost(error):
+            raise lost(error, world.rank, Path(config.run)) from error
+        raise
     finally:
         gc.enable()
         gc.unfreeze()

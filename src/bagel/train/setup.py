@@ -73,7 +73,7 @@ def prepare(config: TrainConfig, world: World, data: Data | None = None) -> Setu
         parameters=parameters,
         optimizer=optim.make(parameters, config.optim),
         ema=optim.Ema(parameters, config.optim.ema, config.optim.ema_warmup) if config.optim.ema else None,
-        checkpoints=Checkpoints(Path(config.run), config.save.keep, world),
+        checkpoints=Checkpoints(Path(config.run), config.save.keep, world, config.parallel.timeout_minutes),
     )
 
 

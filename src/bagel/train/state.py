@@ -16,6 +16,7 @@ import shutil
 import warnings
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,14 @@ def newest(run: Path) -> Path | None:
 
 
 class Checkpoints:
-    """The checkpoints of a run. All ranks call `save`, `finish` and `load` together."""
+    """The checkpoints of a run. All ranks call `save`, `finish` and `load` together. minutes: that a rank waits for
+    the others to have written theirs."""
 
-    def __init__(self, run: Path, keep: int, world: World) -> None:
+    def __init__(self, run: Path, keep: int, world: World, minutes: float = 60) -> None:
         self.folder, self.keep, self.world = run / FOLDER, keep, world
         self._writing: tuple[Future[Any], Path] | None = None
         # Written from another thread: its collectives must not meet those of training.
-        self._group = dist.new_group(backend="gloo") if world.size > 1 else None
+        self._group = dist.new_group(backend="gloo", timeout=timedelta(minutes=minutes)) if world.size > 1 else None
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
         if world.is_main:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -184,4 +186,5 @@ def _problem(path: Path, error: BaseException) -> str:
         error = next(iter(error.failures.values()))[0]
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
-    return f"{path} could not be written ({error}); free some disk. The checkpoint before it is whole."
+    remedy = "free some disk" if isinstance(error, OSError) else "look at what the other ranks said"
+    return f"{path} could not be written ({error}); {remedy}. The checkpoint before it is whole."
