@@ -24,8 +24,8 @@ from bagel.train.errors import TrainError
 from bagel.train.feed import Data, Feed, Ready
 from bagel.train.freeze import UndFrozen
 from bagel.train.log import Reporter, flops, memory_gib, peak_flops
-from bagel.train.lost import is_lost, lost
 from bagel.train.loss import Counts, errors, sums, total
+from bagel.train.lost import is_lost, lost
 from bagel.train.setup import Setup, prepare
 
 COLLECT_EVERY = 500
