@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import importlib.util
 import io
 import json
 import os
@@ -18,8 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from bagel import Bagel, lora, lora_files
 from bagel.app import cli
 from bagel.options import PRESETS, ImageOptions, TextOptions
 from conftest import CHECKPOINT, GOLDEN
@@ -41,6 +44,7 @@ def desk(tmp_path, monkeypatch):
     (tmp_path / "zero.png").touch()
     (tmp_path / "cut.png").write_bytes((GOLDEN / "images" / "tall.png").read_bytes()[:200])
     (tmp_path / "words.png").write_text("not a picture")
+    (tmp_path / "words.txt").write_text("no picture either")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BAGEL_MODEL", str(CHECKPOINT))  # whether a trained model is embedded or not
     return tmp_path
@@ -153,6 +157,13 @@ BAD_CALLS = [
     (["edit", "zero.png", "x"], 1, r"zero.png is empty \(0 bytes\)"),
     (["edit", "cut.png", "x"], 1, "cut.png is damaged"),
     (["edit", "words.png", "x"], 1, "words.png is not a picture"),
+    (["chat", "words.txt", "what?"], 1, "words.txt is not a picture"),
+    (["edit", "words.txt", "x"], 1, "words.txt is not a picture"),
+    (["edit", "tall.png", "words.txt"], 2, "is a picture; the instruction comes after"),
+    (["draw", "a", "--lora", "nowhere"], 1, "nowhere is no adapter folder"),
+    (["draw", "a", "--lora", "nowhere=much"], 1, "'much'; it must be a number"),
+    (["chat", "hi", "-m", "words.txt"], 1, "words.txt is no model folder, nor a file of weights"),
+    (["export", "nowhere", "out"], 1, "nowhere"),
     (["edit", ".", "x"], 1, "directory"),
     (["edit", "a\0.png", "x"], 1, "null byte"),
     (["chat"], 2, "chat needs a question"),
@@ -288,6 +299,38 @@ def test_model_from_the_environment(bagel_cli, desk, monkeypatch):
 def test_numbers_by_name(bagel_cli, desk):
     for flags in (["--dtype", "bf16"], ["--precision", "fp16"], ["--dtype", "float32", "--device", "cpu"]):
         assert bagel_cli("draw", "a cube", *SMALL, *flags, "-o", "q.png").code == 0
+
+
+def test_adapters_by_flag(bagel_cli, desk):
+    model = Bagel.load(CHECKPOINT, device="cpu").runtime.checkpoint.model
+    lora.attach(model, lora.LoraConfig(rank=2, alpha=4), "ink")
+    for adapter in lora.adapters(model, "ink"):
+        torch.nn.init.constant_(adapter.B, 0.05)
+    lora_files.save(model, desk / "ink", "ink")
+
+    def drawn(*flags):
+        assert bagel_cli("draw", "a cube", *SMALL, *flags, "-o", "q.png").code == 0
+        return np.array(Image.open("q.png")).astype(int)
+
+    plain, with_ink, half = drawn(), drawn("--lora", "ink"), drawn("--lora", "ink=0.25,ink=0.25")
+    assert np.abs(plain - with_ink).max() > 1
+    assert np.abs(drawn("--lora", "ink=0.5") - half).max() <= 1
+    assert np.abs(half - with_ink).max() > 1
+
+
+def test_the_embedded_model_as_a_folder(bagel_cli, desk):
+    assert bagel_cli("export", "mini", "official").code == 0
+    assert bagel_cli("draw", "a cube", *SMALL, "-m", "official", "-o", "q.png").code == 0
+
+
+def test_a_missing_extra_is_said_before_pictures_are_drawn(bagel_cli, monkeypatch):
+    find = importlib.util.find_spec
+
+    def absent(name, *more):
+        return None if name == "flip_evaluator" else find(name, *more)
+
+    monkeypatch.setattr(importlib.util, "find_spec", absent)
+    refused(bagel_cli("eval", "closeness"), 1, r"needs flip_evaluator: pip install 'bagel-mot\[quality\]'")
 
 
 # --- files are whole or absent ---------------------------------------------------------------------------

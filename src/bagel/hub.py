@@ -66,6 +66,8 @@ def resolve(model: str) -> Path:
             return folder
     except (OSError, RuntimeError, ValueError) as error:  # too long, a null byte, a home that does not exist
         raise CheckpointError(f"{model[:200]!r} is no path of a model folder ({error}).") from None
+    if folder.exists():
+        raise CheckpointError(f"{model} is no model folder, nor a file of weights (.safetensors, .gguf) in one.")
     if not _NAME.fullmatch(model):
         raise CheckpointError(f"There is no model folder {model}: give a folder, or a hub name as org/name.")
     known = _read_json(_known_folders()).get(model)

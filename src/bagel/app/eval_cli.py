@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from bagel.app.knobs import flags_of, options_from, whole_number
+from bagel.app.model_flags import ModelFlags
 from bagel.options import ImageOptions, TextOptions
 
 Number = Annotated[int, Parameter(converter=whole_number)]
@@ -74,7 +75,7 @@ def world(
     options:
         How pictures are drawn; what is not given is the checkpoint's preset of each job.
     """
-    from bagel.app.show import loading
+    from bagel.app.show import check_folder, loading, progress_bar
     from bagel.eval.exercises import Plan
     from bagel.eval.runner import evaluate
     from bagel.eval.summary import table
@@ -82,9 +83,24 @@ def world(
 
     plan = Plan(tasks=tasks, count=limit, seed=exercises, split=split, think=thoughts, free=free, see=see)
     chosen: Any = options_from(ImageOptions, options)
+    check_folder(out)
     with loading(model) as report:
         bagel = Bagel.load(model, device=device, precision=precision, report=report)
-    print(table(evaluate(bagel, plan, chosen, TextOptions(), out, name=model, batch=batch, oracle=oracle)))
+    with progress_bar() as bar:
+        task = bar.add_task("exercises", total=None)
+        counts = evaluate(
+            bagel,
+            plan,
+            chosen,
+            TextOptions(),
+            out,
+            name=model,
+            batch=batch,
+            oracle=oracle,
+            report=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    ModelFlags(model=model).caution()
+    print(table(counts))
 
 
 def closeness(

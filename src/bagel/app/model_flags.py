@@ -35,6 +35,9 @@ class ModelFlags:
     offload: str | None = None
     """Parts kept on the host: some of und,gen,vit,vae,embed,head, or auto, as few as need be."""
 
+    lora: str | None = None
+    """Adapter folders with commas, merged into the weights; FOLDER=0.8 gives one a weight."""
+
     def config(self) -> ModelConfig:
         """The sizes alone, so that options are checked before a large model is loaded."""
         from bagel.checkpoint import read_config
@@ -64,6 +67,7 @@ class ModelFlags:
             "precision": self.precision,
             "offload": self.offload,
             "parallel": parallel,
+            "lora": adapters(self.lora) if self.lora else None,
         }
 
     def _several(self) -> tuple[str, str | None]:
@@ -85,6 +89,18 @@ class ModelFlags:
         said = "The embedded model is not trained yet: its weights are random, and so is what it makes."
         say(said)
         return said
+
+
+def adapters(words: str) -> list[tuple[str, float]]:
+    """Folders and weights, as `Bagel.load` takes them. Raises InputError for a weight that is no number."""
+    found = []
+    for word in words.split(","):
+        folder, equals, weight = word.strip().rpartition("=")
+        try:
+            found.append((folder, float(weight)) if equals else (weight, 1.0))
+        except ValueError:
+            raise InputError(f"the weight of --lora {word} is {weight!r}; it must be a number, like 0.8.") from None
+    return found
 
 
 Model = Annotated[ModelFlags, Parameter(name="*")]

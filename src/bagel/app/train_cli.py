@@ -48,7 +48,7 @@ def export(
     Parameters
     ----------
     source:
-        A run folder, an adapter folder, or a folder or safetensors file with some or all tensors.
+        A run folder, an adapter folder, a folder or safetensors file with some or all tensors, or mini.
     out:
         Folder to write.
     base:
@@ -60,8 +60,11 @@ def export(
     dtype:
         bf16, fp16 or fp32; the base's if not given.
     """
+    from bagel.infer.pipeline import find_model
     from bagel.train import export as exports
 
+    if str(source) == "mini" and not source.exists():
+        source = find_model("mini")
     done = exports.export(source, out, base=base, ema=ema, step=step, dtype=dtype)
     print(f"{done.folder}  ({done.replaced} tensors from {source}, {done.kept} from the base, {done.dtype})")
 

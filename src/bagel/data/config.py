@@ -157,14 +157,14 @@ def _check_dataset(dataset: DatasetConfig) -> None:
 def choose(value: str, allowed: Sequence[str], where: str) -> str:
     """`value` if it is allowed, else an InputError that names the nearest."""
     if value not in allowed:
-        raise InputError(f"{where}: {value!r} is not known{nearest(value, allowed)}.")
+        raise InputError(f"{where}: {value!r} is not known{nearest(value, allowed)}")
     return value
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """The end of an error message about an unknown word."""
     close = difflib.get_close_matches(str(word), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; use one of {', '.join(known)}"
+    return f"; did you mean {close[0]!r}?" if close else f"; use one of {', '.join(known)}."
 
 
 def build(cls: type[T], data: Any, where: str) -> T:
@@ -174,7 +174,7 @@ def build(cls: type[T], data: Any, where: str) -> T:
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
-            raise InputError(f"{where}: the key {key!r} is not known{nearest(key, list(fields))}.")
+            raise InputError(f"{where}: the key {key!r} is not known{nearest(key, list(fields))}")
     for name, declared in fields.items():
         absent = name not in data and declared.default is declared.default_factory is dataclasses.MISSING
         if absent:

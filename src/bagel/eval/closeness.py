@@ -24,7 +24,7 @@ from PIL import Image
 
 from bagel.errors import BagelError, InputError
 from bagel.eval.exercises import SEES, Plan
-from bagel.eval.likeness import likeness
+from bagel.eval.likeness import check_installed, likeness
 from bagel.infer import jobs
 from bagel.infer.engine import Finished, run
 from bagel.infer.inputs import check_size
@@ -108,6 +108,7 @@ def compare(
     model: str, settings: Settings, *, device: str = "auto", say: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
     """-> for each mode the likeness of its pictures to the exact ones, ready for JSON. say: told what is done."""
+    check_installed()
     requests = settings.requests()
     exact: list[Result] = []
     rows: list[dict[str, Any]] = []

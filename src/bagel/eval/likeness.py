@@ -4,6 +4,7 @@ with torchvision and a download."""
 
 from __future__ import annotations
 
+import importlib.util
 from typing import NamedTuple
 
 import numpy as np
@@ -23,14 +24,20 @@ class Likeness(NamedTuple):
     flip: float
 
 
+def check_installed() -> None:
+    """Raises InputError where a library is missing, before pictures are drawn to be compared."""
+    for name in ("flip_evaluator", "skimage"):
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"comparing pictures needs {name}: pip install 'bagel-mot[quality]'.")
+
+
 def likeness(wanted: Image.Image, found: Image.Image) -> Likeness:
     """Of two RGB pictures of one size, at least 11 pixels wide and high. Raises InputError where a library is missing,
     or for sizes that differ."""
-    try:
-        import flip_evaluator
-        from skimage import metrics
-    except ImportError as error:
-        raise InputError(f"comparing pictures needs {error.name}: pip install 'bagel-mot[quality]'.") from None
+    check_installed()
+    import flip_evaluator
+    from skimage import metrics
+
     if wanted.size != found.size:
         raise InputError(f"pictures of {wanted.size} and {found.size} cannot be compared; draw both in one size.")
     a, b = (np.asarray(picture.convert("RGB")) for picture in (wanted, found))

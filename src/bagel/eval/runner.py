@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -74,21 +74,26 @@ def evaluate(
     name: str = "",
     batch: int = BATCH,
     oracle: str | None = None,
+    report: Callable[[int, int], None] | None = None,
 ) -> dict[str, Count]:
-    """Judges what `out` does not hold yet and writes everything. Raises InputError where `out` holds a run with
-    other settings."""
+    """Judges what `out` does not hold yet and writes everything. report: called with (exercises judged, exercises in
+    all). Raises InputError where `out` holds a run with other settings."""
     if oracle is not None and oracle not in ORACLES:
         raise InputError(f"the oracle {oracle!r} is not known; use {' or '.join(ORACLES)}.")
     settings = _settings(plan, image, text, name, oracle)
     out.mkdir(parents=True, exist_ok=True)
     verdicts = _resumed(out / VERDICTS, settings)
     done = frozenset(verdict.name for verdict in verdicts)
+    total, judged_before = plan.count * len(plan.categories), len(_wanted(plan, verdicts))
     failures: list[Shown] = []
     with (out / VERDICTS).open("a", encoding="utf-8") as file:
-        for shown in answered(bagel, plan, image, text, batch=batch, oracle=oracle, done=done):
+        every = answered(bagel, plan, image, text, batch=batch, oracle=oracle, done=done)
+        for judged_now, shown in enumerate(every, 1):
             verdicts.append(shown.verdict)
             file.write(json.dumps(shown.verdict._asdict(), ensure_ascii=False) + "\n")
             file.flush()
+            if report:
+                report(judged_before + judged_now, total)
             if not shown.verdict.ok and len(failures) < SHOWN:
                 failures.append(shown)
     counts = counted(_wanted(plan, verdicts))

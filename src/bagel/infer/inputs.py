@@ -55,11 +55,13 @@ def as_input(item: Any) -> Input:
 
 
 def _looks_like_picture(text: str) -> bool:
-    """A file name of a picture; with blanks in it only if the file is there, since then it may be a sentence."""
-    if "\n" in text or len(text) > 1024 or Path(text).suffix.lower() not in _SUFFIXES:
+    """A file name of a picture; with blanks in it only if the file is there, since then it may be a sentence. Another
+    file that is there is meant as a picture too, if its name has a suffix: opening it will tell."""
+    suffix = Path(text[:1025]).suffix.lower()
+    if "\n" in text or len(text) > 1024 or not suffix:
         return False
     try:
-        return " " not in text or Path(text).exists()
+        return (suffix in _SUFFIXES and " " not in text) or Path(text).is_file()
     except (OSError, ValueError):  # too long for a file name, or with a null byte
         return False
 

@@ -53,7 +53,7 @@ class Bagel:
         or GGUF), `mini` (the embedded model), or a hub name that was downloaded before; nothing is fetched.
         device: one, or several GPUs ("cuda:0,cuda:1"). parallel: how several share the work: layers (unless
         given), branches, rows, tensor, a product like branches=2,tensor=2, or auto (see docs/memory.md); all but
-        layers run in a process for each device. precision: bf16, fp16, fp32, fp8, int8 or nf4, the numbers the
+        layers run in a process for each device. precision: bf16, fp16, fp32, bf11, fp8, int8 or nf4, the numbers the
         weights are kept in, or auto, the first that fits; it wins over dtype. offload: parts that are kept on the
         host (und, gen, vit, vae, embed, head), or auto, as few as need be. lora: an adapter folder, or a list of
         folders and (folder, weight), merged into the weights. report: called with (bytes read, bytes in all).

@@ -92,6 +92,10 @@ def refusal_in(told: object) -> str | None:
 
 
 def absolute(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `Bagel.load` with the folder's whole path: other processes start elsewhere."""
-    path = Path(model["model"])
-    return {**model, "model": str(path.resolve())} if path.is_dir() else dict(model)
+    """Arguments of `Bagel.load` with the folders' whole paths: other processes start elsewhere."""
+
+    def whole(folder: str) -> str:
+        return str(Path(folder).resolve()) if Path(folder).is_dir() else folder
+
+    lora = [(whole(folder), weight) for folder, weight in model.get("lora") or ()]
+    return {**model, "model": whole(model["model"]), "lora": lora or None}

@@ -80,7 +80,7 @@ def _item(entry: Any, number: int, options: DocumentOptions) -> _Item:
     entry = {key: value for key, value in entry.items() if value is not None}
     for key in entry:
         if key not in KINDS + FLAGS and key != "type":
-            raise InputError(f"parts: entry {number} has the key {key!r}{nearest(key, KINDS + FLAGS)}.")
+            raise InputError(f"parts: entry {number} has the key {key!r}{nearest(key, KINDS + FLAGS)}")
     kinds = [kind for kind in KINDS if kind in entry]
     if len(kinds) != 1:
         raise InputError(f"parts: entry {number} must hold one of {', '.join(KINDS)}, not {len(kinds)}.")
