@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bagel.infer.context import Store
 from bagel.infer.padded import PaddedAttention, groups_of
 from bagel.model.attention import QKV, attend
+from bagel.model.varlen import can_run, run_attention
+from bagel.runs import Runs
 from bagel.sequence import Span
 
 
@@ -93,8 +96,10 @@ class FastAttention:
     the two markers of a latent image, go through one kernel for all contexts; latents are never gathered."""
 
     def __init__(self, windows: Sequence[Window], num_und: int, device: torch.device) -> None:
+        windows = joined(windows)
         self.latents = [w for w in windows if w.end > w.at + w.und]
         self.runs = [w for w in windows if w.end == w.at + w.und and w.und > 1]
+        self.behind = [_behind(w, device) if w.span.causal and w.at else None for w in self.runs]
         singles = [
             (row, w.store.tensor.data_ptr(), w.at + row - w.span.und.start, w.end, w.store.capacity)
             for w in windows
@@ -119,8 +124,8 @@ class FastAttention:
         for window in self.runs:  # all is written before anyone looks: a context may have several spans here
             write_span(window, layer, und, gen)
         und_seen = self._single_rows(layer, und)
-        for window in self.runs:
-            und_seen[window.span.und] = self._look(window, layer, und.q[window.span.und])
+        for window, behind in zip(self.runs, self.behind, strict=True):
+            und_seen[window.span.und] = self._look(window, layer, und.q[window.span.und], behind)
         places = [(window, queries(window, self.rows)) for window in self.latents]
         pictures = [self._look(window, layer, gen.q[at]) for window, at in places if at.stop > at.start]
         if not pictures:
@@ -137,6 +142,32 @@ class FastAttention:
         seen = triton_decode.attend(q, k.shape[1], self.addresses, self.counts, self.capacities, layer)
         return seen if self.only_singles else torch.empty_like(und.q).index_copy_(0, self.singles, seen)
 
-    def _look(self, window: Window, layer: int, q: Tensor) -> Tensor:
+    def _look(self, window: Window, layer: int, q: Tensor, behind: Runs | None = None) -> Tensor:
         keys, values = (x[: window.end] for x in window.store.layer(layer))
+        if behind is not None and can_run(q.device, q.dtype, q.shape[-1]):
+            return run_attention(q, keys, values, behind, causal=True)
         return attend(q, keys, values, causal=window.span.causal)
+
+
+def joined(windows: Sequence[Window]) -> list[Window]:
+    """Texts that a context reads one behind the other see what one text would: as few windows as that takes."""
+    out: list[Window] = []
+    for window in windows:
+        before = out[-1] if out else None
+        if before is not None and _continues(before, window):
+            rows = slice(before.span.und.start, window.span.und.stop)
+            out[-1] = before._replace(span=before.span._replace(und=rows))
+        else:
+            out.append(window)
+    return out
+
+
+def _continues(before: Window, window: Window) -> bool:
+    follows = before.store is window.store and before.end == window.at
+    return follows and before.span.causal and window.span.causal and before.span.und.stop == window.span.und.start
+
+
+def _behind(window: Window, device: torch.device) -> Runs:
+    """A text behind what its context holds: one run, its last token sees the last key. PyTorch's attention would take
+    a mask for it."""
+    return Runs.of(np.array([window.und]), np.array([window.end])).to(device)

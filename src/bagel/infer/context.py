@@ -101,13 +101,17 @@ class Context:
     def reserve(self, count: int) -> Store:
         """Storage in which places length : length + count are this context's alone to write."""
         end = self.length + count
-        taken = any(
-            max(other.length, other._reserved) > self.length for other in self._store.contexts if other is not self
-        )
-        if taken or end > self._store.capacity:
+        if not self.has_room(count):
             self._move(end)
         self._reserved = end
         return self._store
+
+    def has_room(self, count: int) -> bool:
+        """Whether `reserve` would find the places where the context is."""
+        taken = any(
+            max(other.length, other._reserved) > self.length for other in self._store.contexts if other is not self
+        )
+        return not taken and self.length + count <= self._store.capacity
 
     def advance(self, segment: Segment, what: Hashable) -> None:
         """Keeps what the last pass wrote."""

@@ -35,7 +35,7 @@ from bagel.infer.engine import Engine, Job, Read, Seen
 from bagel.infer.image import COND, NO_IMAGE, NO_TEXT, Guidance, denoise, noise_for, schedule
 from bagel.infer.resample import resample
 from bagel.infer.result import ImageDone, Stats, TextDone
-from bagel.infer.text import Sampler, text_of, write
+from bagel.infer.text import Begun, Sampler, text_of, write
 from bagel.memory.cards import free_bytes
 from bagel.memory.room import Room
 from bagel.options import ImageOptions, TextOptions, need
@@ -133,6 +133,7 @@ class Conversation:
         self.no_text, self.no_image = self.cond.fork(), self.cond.fork()
         self.last: Tensor | None = None
         self.size: tuple[int, int] | None = None
+        self._begun: Begun | None = None
 
     def fork(self) -> Conversation:
         """A conversation that goes on from here on its own; nothing is copied."""
@@ -140,13 +141,17 @@ class Conversation:
         child.__dict__.update(self.__dict__)
         for name in ("cond", "no_text", "no_image"):
             setattr(child, name, getattr(self, name).fork())
+        child._begun = None
         return child
 
     # --- reading -----------------------------------------------------------------------------------------
 
-    def read_inputs(self, inputs: Sequence[Input], *, latents: bool, think: str | None = None) -> Job:
+    def read_inputs(
+        self, inputs: Sequence[Input], *, latents: bool, think: str | None = None, start: bool = False
+    ) -> Job:
         """All inputs in order, behind the system prompt for thinking before `think` ("text" or "image"). latents:
-        a picture is read as clean latents too, which drawing needs, before its ViT features."""
+        a picture is read as clean latents too, which drawing needs, before its ViT features. start: `write` comes
+        next, and finds its start token read."""
         if think:
             yield from self.read_text(THINK_PROMPT[think], is_input=False)
         batch: list[Input] = []
@@ -157,7 +162,7 @@ class Conversation:
                 batch = []
             batch.append(item)
         if batch:
-            yield from self._read_in_one_pass(batch, latents)
+            yield from self._read_in_one_pass(batch, latents, start=start)
 
     def read_text(self, text: str, *, is_input: bool = True) -> Job:
         """`is_input` false: a text that guidance never takes away (a system prompt, the model's own answer)."""
@@ -170,6 +175,7 @@ class Conversation:
     def read_thought(self, text: str) -> Job:
         """The thought is read as text, tokenised again, by cond alone."""
         part = TextPart(self.runtime.checkpoint.tokenizer.segment(text))
+        self._begun = None
         answer: list[Seen] = yield [Read(self.cond, part)]
         self.last = answer[0].last
 
@@ -177,7 +183,9 @@ class Conversation:
         """Whether cond has read texts alone, so that no_image is the same."""
         return self.no_image.history == self.cond.history
 
-    def _read_in_one_pass(self, items: Sequence[Input], latents: bool, is_input: bool = True) -> Job:
+    def _read_in_one_pass(
+        self, items: Sequence[Input], latents: bool, is_input: bool = True, start: bool = False
+    ) -> Job:
         """Texts in front of a picture, where no_image still shares them, are not in one batch with it."""
         mine: list[Read] = []
         no_image: list[Read] = []
@@ -194,8 +202,13 @@ class Conversation:
             if is_text and parted:
                 no_image += [Read(self.no_image, read.part) for read in reads]
             parted = parted or not is_text
-        answer: list[Seen] = yield [*mine, *no_image]
+        begin = [Read(self.cond, TextPart([self.runtime.checkpoint.tokenizer.bos]))] if start else []
+        answer: list[Seen] = yield [*mine, *begin, *no_image]
         self.last = answer[len(mine) - 1].last
+        self._begun = None
+        if start:  # an answer is written on a fork: cond goes back to where it was without
+            self._begun = self.cond.fork(), answer[len(mine)]
+            self.cond.back_to(mark)
         self.no_text = owner.fork(no_text)
         if not parted:
             self.no_image = self.cond.fork()
@@ -222,10 +235,9 @@ class Conversation:
         max_tokens = need(options.max_tokens)
         self._check_room(max_tokens)
         sampler = Sampler(need(options.do_sample), need(options.temperature), seed, checkpoint.model.device)
+        begun, self._begun = self._begun or (self.cond.fork(), None), None
         with stats.phase("think" if thought else "write"):
-            ids = yield from write(
-                checkpoint.model, checkpoint.tokenizer, self.cond.fork(), sampler, max_tokens, thought
-            )
+            ids = yield from write(checkpoint.model, checkpoint.tokenizer, begun, sampler, max_tokens, thought)
         stats.tokens += len(ids)
         return TextDone(text_of(checkpoint.tokenizer, ids), ids, thought)
 

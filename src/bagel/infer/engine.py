@@ -21,21 +21,33 @@ from bagel.errors import InputError
 from bagel.infer.attention import CacheAttention, FastAttention, Window
 from bagel.infer.context import Context
 from bagel.infer.flow_step import FlowSteps
-from bagel.infer.token_step import MOST_CONTEXTS, TokenStep
+from bagel.infer.token_step import MOST_CONTEXTS, Draw, TokenStep, Wish
 from bagel.model.bagel import BagelModel
+from bagel.model.decoder import Read as Rows
+from bagel.model.decoder import one_by_one
 from bagel.model.kernels import has_triton
 from bagel.pack import LatentPart, Pack, PackRules, Part, TextPart, pack
+
+
+class Choice(NamedTuple):
+    """draw: how a token is drawn, None for the likeliest; more: whether the one behind it will be wanted too, unless
+    the text ends with it."""
+
+    draw: Draw | None
+    more: bool
 
 
 @dataclass(eq=False)
 class Read:
     """One thing for one context to read. With `keep` the context goes on behind it; without (an image being
-    denoised) the context stays as it was. `what` names it for comparing contexts; text names itself."""
+    denoised) the context stays as it was. `what` names it for comparing contexts; text names itself. choice: for one
+    token of a text, how the one behind it will be chosen."""
 
     context: Context
     part: Part
     keep: bool = True
     what: Hashable = None
+    choice: Choice | None = None
 
     @property
     def name(self) -> Hashable:
@@ -48,12 +60,14 @@ class Read:
 
 
 class Seen(NamedTuple):
-    """The residual stream after a read: of its last und token [1, D], and of its latent tokens [., D]. logits:
-    [1, V] of the last token where the pass made them anyway, good until the next pass."""
+    """The residual stream after a read: of its last und token [1, D], and of latent tokens that it does not keep
+    [., D]; of those kept it may be empty. logits: [1, V] of the last token where the pass made them anyway, good until
+    the next pass. chosen: the token behind it where the engine has made the read's choice; then there is no stream."""
 
     last: Tensor
     latents: Tensor
     logits: Tensor | None = None
+    chosen: int | None = None
 
     def kept(self) -> Seen:
         """The same, good beyond the next pass."""
@@ -69,12 +83,13 @@ result."""
 class Engine:
     """Runs reads through the model, at most `max_tokens` new tokens in a pass (a longer read goes alone).
     fast: on a GPU, attention in kernels made for it and the writing of text as a captured graph; the plain
-    path is the reference."""
+    path is the reference. ahead: while text is written, the next token is begun before the last one is read."""
 
     model: BagelModel
     rules: PackRules
     max_tokens: int = 16640
     fast: bool = True
+    ahead: bool = True
     passes: int = field(default=0, init=False)
     _token_step: TokenStep | None = field(default=None, init=False, repr=False)
     _flow_steps: FlowSteps | None = field(default=None, init=False, repr=False)
@@ -115,29 +130,46 @@ class Engine:
             return self._write_step(reads)
         if self._denoises_only(reads):
             return self._flow_step(reads)
+        drawn = [self._drawn(read) for read in reads]
         inputs, windows = self._prepare(reads)
         inputs = inputs.to(self.model.device)
+        wanted = self._wanted(reads, windows)
         if self._fast():
-            und, gen = self.model(inputs, FastAttention(windows, inputs.layout.num_und, self.model.device))
+            und, gen = self.model(inputs, FastAttention(windows, inputs.layout.num_und, self.model.device), wanted)
         else:
             attention = CacheAttention(windows)
-            und, gen = self.model(inputs, attention)
+            und, gen = self.model(inputs, attention, wanted)
             attention.finish()
         for read in reads:
             _advance(read)
-        return self._seen(reads, windows, und, gen)
+        if wanted is None:
+            und = und[_last_rows(windows, und.device)]
+        seen = self._seen(reads, windows, und, gen)
+        return [one if token is None else one._replace(chosen=token) for one, token in zip(seen, drawn, strict=True)]
+
+    def _wanted(self, reads: Sequence[Read], windows: Sequence[Window]) -> Rows | None:
+        """What is read behind the last layer: the last und token of every read, and latents that are not kept."""
+        model = self.model
+        if model.decoder.through is not one_by_one or model.layer_devices is not None:
+            return None
+        denoises = any(isinstance(read.part, LatentPart) and not read.keep for read in reads)
+        nothing = torch.empty(0, dtype=torch.int64, device=model.device)
+        return Rows(_last_rows(windows, model.device), None if denoises else nothing)
+
+    def _drawn(self, read: Read) -> int | None:
+        """The choice of a read where an earlier pass has made it ahead."""
+        if self._token_step is None or read.choice is None or not isinstance(read.part, TextPart):
+            return None
+        return self._token_step.held(read.context, read.part.ids[0])
 
     def _seen(self, reads: Sequence[Read], windows: Sequence[Window], und: Tensor, gen: Tensor) -> list[Seen]:
-        """Of tokens being written the logits too, for all of them in one product."""
+        """Of tokens being written the logits too, for all of them in one product. und: [reads, D]."""
         written = [row for row, read in enumerate(reads) if read.is_written]
         logits: dict[int, Tensor] = {}
         if len(written) > 1:
-            last = torch.tensor([windows[row].span.und.start for row in written], device=und.device)
-            logits = dict(zip(written, self.model.logits(und[last]).split(1), strict=True))
-        return [
-            Seen(und[w.span.und.stop - 1 : w.span.und.stop], gen[w.span.gen], logits.get(row))
-            for row, w in enumerate(windows)
-        ]
+            these = und[torch.tensor(written, device=und.device)]
+            logits = dict(zip(written, self.model.logits(these).split(1), strict=True))
+        return [Seen(und[row : row + 1], gen[w.span.gen], logits.get(row)) for row, w in enumerate(windows)]
 
     def _prepare(self, reads: Sequence[Read]) -> tuple[Pack, list[Window]]:
         """The reads as a pack, a sample for each context, and for each read its place in the context's storage."""
@@ -185,12 +217,25 @@ class Engine:
         return self.fast and half and self.model.device.type == "cuda" and has_triton()
 
     def _write_step(self, reads: Sequence[Read]) -> list[Seen]:
-        self._token_step = self._token_step or TokenStep(self.model)
-        tokens = [(read.context, read.part.ids[0]) for read in reads if isinstance(read.part, TextPart)]
-        stream, logits = self._token_step(tokens)
+        step = self._token_step = self._token_step or TokenStep(self.model)
+        asked = [(read, read.part.ids[0]) for read in reads if isinstance(read.part, TextPart)]
+        wishes = [Wish(r.context, token, *r.choice) for r, token in asked if self._chooses(r) and r.choice is not None]
+        plain = [(read.context, token) for read, token in asked if not self._chooses(read)]
+        chosen = iter(step.choose(wishes) if wishes else ())
+        rows = zip(*(x.split(1) for x in step(plain)), strict=True) if plain else iter(())
+        none = torch.empty(0, self.model.config.llm.hidden_size, dtype=self.model.dtype, device=self.model.device)
+        answers = []
         for read in reads:
             _advance(read)
-        return [Seen(stream[i : i + 1], stream[:0], logits[i : i + 1]) for i in range(len(reads))]
+            if self._chooses(read):
+                answers.append(Seen(none, none, chosen=next(chosen)))
+            else:
+                stream, logits = next(rows)
+                answers.append(Seen(stream, none, logits))
+        return answers
+
+    def _chooses(self, read: Read) -> bool:
+        return self.ahead and read.choice is not None
 
     def check(self, reads: Sequence[Read]) -> None:
         """Raises InputError where a context would grow beyond the positions that the model knows."""
@@ -205,6 +250,11 @@ class Engine:
                 f"the context would need {end:,} positions, the model knows {limit:,} "
                 "(max_position_embeddings); shorten the text or begin a new session."
             )
+
+
+def _last_rows(windows: Sequence[Window], device: torch.device) -> Tensor:
+    """Of every window the row of its last und token, int64 [windows]."""
+    return torch.tensor([window.span.und.stop - 1 for window in windows], device=device)
 
 
 def _advance(read: Read) -> None:

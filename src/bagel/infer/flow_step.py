@@ -19,6 +19,7 @@ from torch import Tensor
 from bagel.infer.attention import FastAttention, Window
 from bagel.infer.context import Context
 from bagel.model.bagel import BagelModel
+from bagel.model.decoder import Read, one_by_one
 from bagel.pack import LatentPart, Pack
 
 MOST_CAPTURED_TOKENS = 4000
@@ -34,6 +35,9 @@ class FlowStep:
         self.model = model
         self.inputs = replace(inputs.to(model.device), times=torch.empty_like(inputs.times, device=model.device))
         self.attention = FastAttention(windows, inputs.layout.num_und, model.device)
+        # Nobody reads the markers behind the last layer's attention.
+        nothing = torch.empty(0, dtype=torch.int64, device=model.device)
+        self._read = Read(nothing, None) if model.decoder.through is one_by_one else None
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._out: Tensor | None = None
@@ -62,7 +66,7 @@ class FlowStep:
         return self._graph.pool() if self._out is not None and self._graph is not None else None
 
     def _run(self) -> Tensor:
-        return self.model(self.inputs, self.attention)[1]
+        return self.model(self.inputs, self.attention, self._read)[1]
 
 
 class FlowSteps:

@@ -55,7 +55,8 @@ def answer(runtime: Runtime, inputs: Sequence[Input], options: TextOptions) -> J
     with claim.held():
         conversation, result = Conversation(runtime), Result(seed=seed_of(options))
         with result.stats.phase("read"):
-            yield from conversation.read_inputs(inputs, latents=False, think="text" if options.think else None)
+            think = "text" if options.think else None
+            yield from conversation.read_inputs(inputs, latents=False, think=think, start=True)
         yield from answer_next(conversation, options, result)
     return result
 

@@ -73,6 +73,7 @@ class LeadContext(Context):
 class LeadEngine(Engine):
     """As Engine, for all ranks of a crew. broken: why no pass can be made any more; ending: what ends the crew."""
 
+    ahead: bool = False  # the others begin a step when they are told to
     crew: Crew | None = None
     broken: str = ""
     ending: Callable[[], object] | None = None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bagel.devices import generator_for
 from bagel.infer.context import Context
-from bagel.infer.engine import Job, Read, Seen
+from bagel.infer.engine import Choice, Job, Read, Seen
 from bagel.model.bagel import BagelModel
 from bagel.pack import TextPart
 from bagel.tokens import Tokenizer
@@ -36,27 +36,44 @@ class Sampler:
 
     def __call__(self, logits: Tensor) -> int:
         """logits [1, V] -> an id."""
-        if self.temperature is None:
-            return int(logits[0].argmax())
+        return int(logits[0].argmax() if self.temperature is None else self.draw(logits))
+
+    def draw(self, logits: Tensor) -> Tensor:
+        """logits [1, V] -> an id, int64 [1], by a race of the tokens: as `torch.multinomial`, number for number, but it
+        does not wait for the device to say that the odds are odds."""
+        assert self.temperature is not None
         odds = torch.softmax(logits[0].float() / self.temperature, dim=-1)
-        return int(torch.multinomial(odds, 1, generator=self.generator))
+        return (odds / torch.empty_like(odds).exponential_(1, generator=self.generator)).argmax(dim=-1, keepdim=True)
+
+    def choice(self, more: bool) -> Choice:
+        return Choice(None if self.temperature is None else self.draw, more)
+
+
+Begun = tuple[Context, Seen | None]
+"""A context, and what came out of the start token where it has read that already."""
 
 
 def write(
     model: BagelModel,
     tokenizer: Tokenizer,
-    context: Context,
+    begun: Begun,
     sampler: Sampler,
     max_tokens: int,
     thought: bool = False,
 ) -> Job:
-    """Writes behind `context`, which keeps what is written (pass a fork). Yields TextPieces; returns the ids
+    """Writes behind a context, which keeps what is written (pass a fork). Yields TextPieces; returns the ids
     with the start token and without the closing `<|im_end|>`: at most `max_tokens`, the start counted."""
     ids, pending = [tokenizer.bos], _Pending(tokenizer)
+    context, seen = begun
     while len(ids) < max_tokens:
-        answer: list[Seen] = yield [Read(context, TextPart(ids[-1:]))]
-        seen = answer[0]
-        chosen = sampler(model.logits(seen.last) if seen.logits is None else seen.logits)
+        if seen is None:
+            choice = sampler.choice(more=len(ids) + 1 < max_tokens)
+            answer: list[Seen] = yield [Read(context, TextPart(ids[-1:]), choice=choice)]
+            seen = answer[0]
+        chosen = seen.chosen
+        if chosen is None:
+            chosen = sampler(model.logits(seen.last) if seen.logits is None else seen.logits)
+        seen = None
         if chosen == tokenizer.eos:
             break
         ids.append(chosen)

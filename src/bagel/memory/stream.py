@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bagel.model.attention import Attend
-from bagel.model.decoder import Angles, Block, Decoder
+from bagel.model.decoder import Angles, Block, Decoder, Read
 
 _ALIGN, _RING = 256, 3
 
@@ -185,13 +185,13 @@ class StreamedBlock(nn.Module):
         self.block, self.stream = block, stream
 
     def forward(
-        self, und: Tensor, gen: Tensor, und_angles: Angles, gen_angles: Angles, attend: Attend
+        self, und: Tensor, gen: Tensor, und_angles: Angles, gen_angles: Angles, attend: Attend, read: Read | None = None
     ) -> tuple[Tensor, Tensor]:
         layer = self.block.layer
         if layer == 0:
             self.stream.begin(len(gen) > 0)
         self.stream.need(layer)
-        out = self.block(und, gen, und_angles, gen_angles, attend)
+        out = self.block(und, gen, und_angles, gen_angles, attend, read)
         self.stream.done(layer)
         return out
 

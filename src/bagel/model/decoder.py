@@ -38,10 +38,10 @@ class Share(Protocol):
 
 
 class Read(NamedTuple):
-    """Rows of each expert's tokens, int64, all different, that are read after the last layer."""
+    """Rows of each expert's tokens, int64, all different, that are read after the last layer; None for all."""
 
-    und: Tensor
-    gen: Tensor
+    und: Tensor | None
+    gen: Tensor | None
 
 
 class Expert(nn.Module):
@@ -65,11 +65,15 @@ class Expert(nn.Module):
         """x [T, D] -> normalised, rotated queries and keys, and values."""
         if _idle(x):
             return QKV(*(x.new_empty(0, count, self.head_dim) for count in self.heads))
-        heads = norm_then(x, self.input_norm, self.qkv).unflatten(-1, (-1, self.head_dim))
+        heads = self.product(x)
         counts = self.heads[:2]
         weights = self.q_norm.weight, self.k_norm.weight
         q, k = norm_and_rotate(heads, weights, counts, *angles, self.q_norm.eps)
         return QKV(q, k, heads[:, sum(counts) :])
+
+    def product(self, x: Tensor) -> Tensor:
+        """x [T, D] -> queries, keys and values before their norms and rotation, [T, N + 2 M, H]."""
+        return norm_then(x, self.input_norm, self.qkv).unflatten(-1, (-1, self.head_dim))
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Adds what attention gave [T, N, H] and the MLP's answer to the residual stream x [T, D]."""
@@ -125,9 +129,13 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         und_seen, gen_seen = attend(self.layer, self.und.project(und, und_angles), self.gen.project(gen, gen_angles))
         if read is not None:
-            und, und_seen = take_rows(und, read.und), take_rows(und_seen, read.und)
-            gen, gen_seen = take_rows(gen, read.gen), take_rows(gen_seen, read.gen)
+            und, und_seen = _taken(und, und_seen, read.und)
+            gen, gen_seen = _taken(gen, gen_seen, read.gen)
         return self.und.finish(und, und_seen), self.gen.finish(gen, gen_seen)
+
+
+def _taken(x: Tensor, seen: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+    return (x, seen) if rows is None else (take_rows(x, rows), take_rows(seen, rows))
 
 
 class Through(Protocol):

@@ -46,10 +46,14 @@ class Rotary(nn.Module):
         self.head_dim, self.theta = head_dim, theta
 
     def forward(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        pair = torch.arange(0, self.head_dim, 2, device=position.device).float() / self.head_dim
-        angle = position.float()[:, None] * (1.0 / self.theta**pair)
+        angle = position.float()[:, None] * self.frequency(position.device)
         angle = torch.cat((angle, angle), dim=-1)[:, None]
         return angle.cos(), angle.sin()
+
+    def frequency(self, device: torch.device) -> Tensor:
+        """What each pair turns by in a position, float32 [H / 2]."""
+        pair = torch.arange(0, self.head_dim, 2, device=device).float() / self.head_dim
+        return 1.0 / self.theta**pair
 
 
 class SwiGLU(nn.Module):

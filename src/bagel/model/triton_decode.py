@@ -65,6 +65,8 @@ def _attend_part(  # type: ignore[no-untyped-def]
     base = tl.load(address_ptr + row).to(tl.pointer_type(q_ptr.dtype.element_ty))
     capacity = tl.load(capacity_ptr + row)
     keys = tl.load(count_ptr + row)
+    # A storage begins at a multiple of 256 bytes; the compiler cannot know it, and would read number by number.
+    base = tl.multiple_of(base, 16)
     share = tl.cdiv(tl.cdiv(keys, parts), BLOCK) * BLOCK
     begin = part * share
     end = tl.minimum(begin + share, keys)

@@ -6,6 +6,8 @@ Letters: R rows (at most 16), N outputs, K inputs.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -81,6 +83,15 @@ def _skinny(  # type: ignore[no-untyped-def]
     tl.store(out_ptr + place, acc.to(out_ptr.dtype.element_ty), mask=mask)
 
 
+class Shape(NamedTuple):
+    """How a product is cut: outputs and inputs that a program takes at a time, blocks under way, and warps."""
+
+    block_n: int
+    block_k: int
+    stages: int
+    warps: int
+
+
 def skinny(
     x: Tensor,
     weight: Tensor | Fp8Weight | Int8Weight,
@@ -88,16 +99,17 @@ def skinny(
     add: Tensor | None = None,
     norm: tuple[Tensor, float] | None = None,
     gated: bool = False,
+    shape: Shape | None = None,
 ) -> Tensor:
     """x [R, K], weight [N, K] ([2 N, K] if gated) -> [R, N]. norm: weight [K] and epsilon of an RMSNorm of x
-    before the product; add: [R, N], contiguous."""
+    before the product; add: [R, N], contiguous; shape: another cut than `shape_of` gives."""
     scaled = not isinstance(weight, Tensor)
     values, scale = (weight, x) if isinstance(weight, Tensor) else weight
     rows, inputs = x.shape
     outputs = len(values) // 2 if gated else len(values)
     out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
-    block_n, block_k, stages, warps = _shape(outputs, gated)
-    _skinny[(triton.cdiv(outputs, block_n),)](
+    cut = shape or shape_of(outputs, gated, values.dtype.itemsize)
+    _skinny[(triton.cdiv(outputs, cut.block_n),)](
         x,
         norm[0] if norm else x,
         values,
@@ -111,19 +123,22 @@ def skinny(
         norm[1] if norm else 0.0,
         x.stride(0),
         ROWS=MAX_ROWS,
-        BLOCK_N=block_n,
-        BLOCK_K=block_k,
+        BLOCK_N=cut.block_n,
+        BLOCK_K=cut.block_k,
         NORM=norm is not None,
         GATED=gated,
         SCALED=scaled,
         BIAS=bias is not None,
         ADD=add is not None,
-        num_stages=stages,
-        num_warps=warps,
+        num_stages=cut.stages,
+        num_warps=cut.warps,
     )
     return out
 
 
-def _shape(outputs: int, gated: bool) -> tuple[int, int, int, int]:
-    """BLOCK_N, BLOCK_K, stages, warps: what reads weights fastest on an H100 (measured for the 7B shapes)."""
-    return (64, 128, 4, 8) if gated or outputs >= 4096 else (32, 128, 6, 4)
+def shape_of(outputs: int, gated: bool, item: int) -> Shape:
+    """What reads weights fastest on an H100 (measured for the 7B shapes). item: bytes of a weight; with one instead of
+    two a program must ask for twice as many to keep the memory busy."""
+    if item == 1:
+        return Shape(32, 256, 4, 4)
+    return Shape(64, 128, 4, 8) if gated or outputs >= 4096 else Shape(32, 128, 6, 4)
