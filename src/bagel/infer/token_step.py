@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bagel.infer.context import Context, Store
 from bagel.model.bagel import BagelModel
+from bagel.model.decoder import Expert
 
 _ROWS = (1, 2, 4, 8, 16, 32, 64)
 MOST_CONTEXTS = _ROWS[-1]
@@ -198,7 +199,7 @@ class _Graph:
         heads = local.num_attention_heads, local.num_key_value_heads
         self.scratch = TokenScratch(rows, *heads, local.head_dim, model.device)
         self.frequency = model.decoder.rotary.frequency(model.device)
-        experts = [block.und for block in model.decoder.layers]
+        experts: list[Expert] = [block.und for block in model.decoder.layers]  # type: ignore[misc]
         self.layers = [(e, Norms(e.q_norm.weight, e.k_norm.weight, e.q_norm.eps)) for e in experts]
         self._copied = torch.cuda.Event()
         side = torch.cuda.Stream()
