@@ -91,7 +91,8 @@ torch.cuda.current_stream = lambda: Captured()
 torch.cuda.stream = torch.cuda.graph = lambda *given, **named: Captured()
 torch.Tensor.pin_memory = lambda self: self
 with torch.inference_mode():
-    graph = token_step._Graph(model, 4, Store(model.local, 1, model.dtype, model.device))
+    spare = Store(model.local, 1, model.dtype, model.device)  # held as long as the graph
+    graph = token_step._Graph(model, 4, spare)
     tokens = [421, 17, 300]
     for step in range(3):
         plain = [engine.forward([Read(c, TextPart([t]), keep=False)])[0].last for c, t in zip(contexts, tokens)]
