@@ -16,7 +16,9 @@ from typing import Any
 from .packs import ROOT, losses
 
 
-def start(config: Mapping[str, Any], ranks: int = 1, *words: str) -> list[subprocess.Popen[bytes]]:
+def start(
+    config: Mapping[str, Any], ranks: int = 1, *words: str, worker: str = "worker.py"
+) -> list[subprocess.Popen[bytes]]:
     path = Path(config["run"]).parent / f"config-{time.monotonic_ns()}.json"
     path.write_text(json.dumps(config), encoding="utf-8")
     with socket.socket() as free:
@@ -29,7 +31,7 @@ def start(config: Mapping[str, Any], ranks: int = 1, *words: str) -> list[subpro
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
         if ranks > 1:
             env |= {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        command = [sys.executable, str(Path(__file__).parent / "worker.py"), str(path), *words]
+        command = [sys.executable, str(Path(__file__).parent / worker), str(path), *words]
         started.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE))
     return started
 
