@@ -1,5 +1,5 @@
 """One rank that prepares a run and saves it: `memory_worker.py CONFIG.json`; prints the host memory that this took, in
-bytes, as JSON on stderr: {"rank", "loading", "saving"}. Pages of mapped files, which all ranks share, are not counted."""
+bytes, as JSON on stderr: {"rank", "loading", "saving"}. Pages of mapped files, which all ranks share, do not count."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-
-import torch
 
 
 def private() -> int:
@@ -48,7 +46,7 @@ class Peak:
 def main() -> None:
     import torch._dynamo  # what loading would import is no memory of the model
     import torch.distributed.checkpoint
-    import torch.distributed.fsdp  # noqa: F401
+    import torch.distributed.fsdp
 
     from bagel.train import parallel
     from bagel.train.config import TrainConfig

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import make_checkpoint
 import pytest
 import torch
 
+import make_checkpoint
 from bagel.checkpoint import save
 
 from .packs import run_config

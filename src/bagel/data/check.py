@@ -3,7 +3,7 @@ says what is wrong, how long the samples are, and what they look like."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,6 +115,25 @@ def _check(
     except InputError as error:
         report.bad, report.problems = 1, [str(error)]
         return report
+    return _looked_at(dataset, report, rows, sheets)
+
+
+def look_over(datasets: Sequence[Dataset], rows: int, bad_rows: str) -> list[str]:
+    """What a run does before it takes a device: reads `rows` rows of every data set, spread over it; -> what is wrong
+    with some, for a warning.
+
+    Raises InputError where a data set has nothing that can be used, or one bad row while `bad_rows` is `stop`.
+    """
+    found = (
+        [_looked_at(one, DatasetReport(one.name, one.config.recipe), rows, None) for one in datasets] if rows else []
+    )
+    for report in found:
+        if report.bad and (bad_rows == "stop" or not report.lengths):
+            Report([report], [1.0]).raise_if_bad()
+    return [problem for report in found for problem in report.problems]
+
+
+def _looked_at(dataset: Dataset, report: DatasetReport, rows: int | None, sheets: Path | None) -> DatasetReport:
     report.files, report.rows, report.notes = len(dataset.source.files), dataset.rows, dataset.source.notes
     shown: list[Sample] = []
     for block, index in _spread(dataset, rows):
@@ -124,10 +143,10 @@ def _check(
             shown.append(sample)
     if report.checked and report.too_long == report.checked:
         report.bad += 1
-        report.problems.append(f"data set {own.name!r}: every sample is too long; see max_num_tokens_per_sample.")
+        report.problems.append(f"data set {dataset.name!r}: every sample is too long; see max_num_tokens_per_sample.")
     if sheets and shown:
         sheets.mkdir(parents=True, exist_ok=True)
-        report.sheet = sheets / f"{own.name}.png"
+        report.sheet = sheets / f"{dataset.name}.png"
         contact_sheet(shown).save(report.sheet)
     return report
 

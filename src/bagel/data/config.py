@@ -79,6 +79,7 @@ class DataConfig:
     workers: processes per rank that read and pack; 0 does it in the training process.
     prefetch: packs that each worker keeps ready.
     bad_rows: `skip` counts and reports a row that cannot be used, `stop` ends the run.
+    check_rows: rows of every data set that a run reads before it takes a device; 0 for none.
     """
 
     datasets: tuple[DatasetConfig, ...]
@@ -96,6 +97,7 @@ class DataConfig:
     workers: int = 4
     prefetch: int = 2
     bad_rows: str = "skip"
+    check_rows: int = 8
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> DataConfig:
@@ -129,7 +131,7 @@ def _check_budget(config: DataConfig) -> None:
     for name in ("expected_num_tokens", "max_num_tokens_per_sample", "prefetch"):
         if getattr(config, name) < 1:
             raise InputError(f"data.{name} is {getattr(config, name)}; it must be at least 1.")
-    for name in ("workers", "max_buffer_size", "prefer_buffer_before"):
+    for name in ("workers", "max_buffer_size", "prefer_buffer_before", "check_rows"):
         if getattr(config, name) < 0:
             raise InputError(f"data.{name} is {getattr(config, name)}; it must be at least 0.")
     if config.timestep_shift is not None and config.timestep_shift <= 0:

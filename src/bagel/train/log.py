@@ -4,8 +4,11 @@ Weights & Biases. Only the first rank speaks."""
 from __future__ import annotations
 
 import json
+import math
+import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,7 +22,6 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 
@@ -30,6 +32,8 @@ from bagel.train.config import TrainConfig
 from bagel.train.setup import Setup
 
 LINES = "log.jsonl"
+MAX_SAID = 5
+"""Skipped rows that are told on the screen."""
 
 PEAK = {
     "H100": 989e12, "H200": 989e12, "H800": 989e12, "GH200": 989e12, "A100": 312e12, "A800": 312e12,
@@ -71,23 +75,28 @@ def memory_gib(device: torch.device) -> float:
 
 
 class Reporter:
-    """Use as a context manager. Ranks but the first write nothing."""
+    """Use as a context manager. Ranks but the first write nothing but the rows that they skipped. start: steps done
+    before; what was told of later ones, by a run that was killed, is forgotten. end: when this process must stop, on
+    time.monotonic()."""
 
-    def __init__(self, config: TrainConfig, is_main: bool, step: int) -> None:
-        self.config, self.is_main, self.folder = config, is_main, Path(config.run)
+    def __init__(self, config: TrainConfig, is_main: bool, start: int, end: float = math.inf, rank: int = 0) -> None:
+        self.config, self.rank, self.is_main, self.folder = config, rank, is_main, Path(config.run)
         self.console = Console(stderr=True, quiet=not is_main)
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), console=self.console, disable=not is_main,
+            TextColumn("{task.fields[left]}"), console=self.console, disable=not is_main,
         )  # fmt: skip
-        self._task: TaskID = self._progress.add_task("training", total=config.steps, completed=step)
+        self._task: TaskID = self._progress.add_task("training", total=config.steps, completed=start, left="")
         self._board: Any = None
         self._wandb: Any = None
         self._clock = time.perf_counter()
+        self._start, self._pace = start, Pace(config.steps, end)
+        self._skipped = 0
 
     def __enter__(self) -> Reporter:
         if self.is_main:
             self.folder.mkdir(parents=True, exist_ok=True)
+            _forget_after(self.folder / LINES, self._start)
             self._board = self._tensorboard() if self.config.log.tensorboard else None
             self._wandb = self._weights_and_biases() if self.config.log.wandb else None
         self._progress.start()
@@ -124,7 +133,8 @@ class Reporter:
         known = {name: value for name, value in values.items() if value is not None}
         with (self.folder / LINES).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({"step": step, **known}) + "\n")
-        self._progress.update(self._task, completed=step, description=_short(known))
+        left = self._pace.left(step, time.monotonic())
+        self._progress.update(self._task, completed=step, description=_short(known), left=left)
         if step % self.config.log.every and step != self.config.steps:
             return
         for name, value in known.items():
@@ -133,7 +143,20 @@ class Reporter:
         if self._wandb:
             self._wandb.log(dict(known), step=step)
         if not self.console.is_terminal:
-            self.say(f"step {step}/{self.config.steps}  {_short(known)}")
+            self.say(f"step {step}/{self.config.steps}  {_short(known)}{left and '  '}{left}")
+
+    def skipped(self, rows: Sequence[str]) -> None:
+        """Rows that this rank passed over, a sentence each: all in a file of its own, the first ones on the screen."""
+        if not rows:
+            return
+        path = self.folder / f"skipped-rank-{self.rank}.txt"
+        with path.open("a", encoding="utf-8") as lines:
+            lines.writelines(f"{row}\n" for row in rows)
+        for row in rows[: max(0, MAX_SAID - self._skipped)]:
+            self.say(f"skipped: {row}")
+        if self._skipped < MAX_SAID <= self._skipped + len(rows):
+            self.say(f"Further rows that are skipped stand in {path}.")
+        self._skipped += len(rows)
 
     def sample(self, step: int, name: str, text: str, image: Any = None) -> None:
         """A picture or an answer made during training; `image`: a PIL picture."""
@@ -157,7 +180,7 @@ class Reporter:
         except ImportError:
             self.say("tensorboard is not installed (`pip install tensorboard`): log.jsonl alone is written.")
             return None
-        return SummaryWriter(str(self.folder / "tensorboard"))
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._start + 1)
 
     def _weights_and_biases(self) -> Any:
         from bagel.errors import InputError
@@ -166,8 +189,58 @@ class Reporter:
             import wandb
         except ImportError:
             raise InputError("log.wandb needs `pip install wandb`; set it to null to do without.") from None
-        wandb.init(project=self.config.log.wandb, dir=self.folder, name=self.folder.name)
+        path = self.folder / "wandb-id"  # the run goes on as one, however often it is stopped
+        if not path.exists():
+            path.write_text(secrets.token_hex(8), encoding="utf-8")
+        wandb.init(
+            project=self.config.log.wandb, dir=self.folder, name=self.folder.name, id=path.read_text(encoding="utf-8"),
+            resume="allow",
+        )  # fmt: skip
         return wandb
+
+
+class Pace:
+    """How long a run still takes: from the steps of this process but its first, which compiles."""
+
+    def __init__(self, steps: int, end: float) -> None:
+        self._steps, self._end = steps, end
+        self._first: tuple[int, float] | None = None
+
+    def left(self, step: int, now: float) -> str:
+        """After `step` at the time `now`; nothing while it cannot be told. Where `max_minutes` ends the run earlier,
+        that is said, with the step that it will have reached."""
+        first, self._first = self._first, self._first or (step, now)
+        if first is None or step == first[0]:
+            return ""
+        pace = (now - first[1]) / (step - first[0])
+        needed, given = pace * (self._steps - step), max(0.0, self._end - now)
+        if needed <= given:
+            return f"{_clock(needed)} left"
+        return f"{_clock(given)} left by max_minutes, to about step {step + int(given / pace)}"
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Lines of later steps, which are done again."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if _step_of(line) <= step]
+    if len(kept) < len(lines):
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        partial.replace(path)
+
+
+def _step_of(line: str) -> float:
+    """Infinite for a line that a killed run left unfinished."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _short(values: Mapping[str, float]) -> str:

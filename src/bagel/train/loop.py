@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bagel.data.check import look_over
+from bagel.data.loader import PackLoader
 from bagel.model.varlen import can_run
 from bagel.train import config as configs
 from bagel.train import optim, parallel, samples, state
@@ -23,10 +26,11 @@ from bagel.train.config import RESOLVED, TrainConfig
 from bagel.train.errors import TrainError
 from bagel.train.feed import Data, Feed, Ready
 from bagel.train.freeze import UndFrozen
+from bagel.train.init import Start
 from bagel.train.log import Reporter, flops, memory_gib, peak_flops
 from bagel.train.loss import Counts, errors, sums, total
 from bagel.train.lost import is_lost, lost
-from bagel.train.setup import Setup, prepare
+from bagel.train.setup import Setup, open_data, prepare, start_of
 
 COLLECT_EVERY = 500
 """Steps between collections of Python's garbage."""
@@ -42,15 +46,21 @@ def train(config: TrainConfig, data: Data | None = None) -> None:
 
     data: packs from elsewhere than `config.data`. Raises InputError, CheckpointError or TrainError.
     """
+    start = start_of(config.model, config.data.seed)
+    notes: list[str] = []
+    if data is None:
+        data, notes = _looked_over(config, start)
     world = parallel.start(config.parallel, config.device)
     end = time.monotonic() + 60 * config.max_minutes if config.max_minutes else math.inf
     try:
-        setup = prepare(config, world, data)
+        setup = prepare(config, world, start, data)
         step = resume(setup)
-        with Reporter(config, world.is_main, step) as reporter, stop_asked(end) as stop:
+        with Reporter(config, world.is_main, step, end, world.rank) as reporter, stop_asked(end) as stop:
             if world.is_main:
                 (Path(config.run) / RESOLVED).write_text(config.to_yaml(), encoding="utf-8")
             reporter.introduce(setup)
+            for note in notes:
+                reporter.say(f"WARNING: {note}")
             if step:
                 reporter.say(f"going on after step {step}")
             Trainer(setup, reporter, stop, step).run()
@@ -62,6 +72,14 @@ def train(config: TrainConfig, data: Data | None = None) -> None:
         gc.enable()
         gc.unfreeze()
         parallel.stop(world)
+
+
+def _looked_over(config: TrainConfig, start: Start) -> tuple[PackLoader, list[str]]:
+    """The data, and what the first rank found wrong with it; no device is touched yet."""
+    data = open_data(config, start)
+    own = config.data
+    first = int(os.environ.get("RANK", 0)) == 0
+    return data, look_over(data.datasets, own.check_rows, own.bad_rows) if first else []
 
 
 def resume(setup: Setup) -> int:
@@ -115,6 +133,7 @@ class Agreed(NamedTuple):
     tokens: float
     flops: float
     waited: float
+    skipped: float
 
 
 class Done(NamedTuple):
@@ -178,6 +197,7 @@ class Trainer:
         state must be that of the packs that were trained on.
         """
         ready = self.feed.take(self.config.accumulate)
+        self.reporter.skipped([row for one in ready for row in one.batch.skipped])
         agreed = self._agree(ready)
         ended = bool(agreed.stop) or self.number + 1 == self.config.steps
         every = self.config.save.every
@@ -201,6 +221,7 @@ class Trainer:
             tokens=sum(len(batch) for batch in batches),
             flops=sum(flops(self.model.config, batch) for batch in batches),
             waited=waited,
+            skipped=sum(len(batch.skipped) for batch in batches),
         )
         return Agreed(*self.world.sum(own))
 
@@ -251,6 +272,7 @@ class Trainer:
             "tokens_per_second": done.agreed.tokens / seconds,
             "mfu": done.agreed.flops / seconds / size / self.peak if self.peak else None,
             "memory_gib": memory_gib(self.world.device),
+            "skipped": done.agreed.skipped,
             "data_wait": min(1.0, done.agreed.waited / size / seconds),
         }
         self.reporter.step(done.step, values)

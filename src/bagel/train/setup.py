@@ -3,6 +3,7 @@ device, then sharded, then each rank's shards allocated and read."""
 
 from __future__ import annotations
 
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from bagel import lora
 from bagel.checkpoint import Checkpoint
 from bagel.data.config import build
 from bagel.data.loader import PackLoader
+from bagel.devices import pick_device
 from bagel.infer.pipeline import find_model
 from bagel.model.config import Layers
 from bagel.train import optim, parallel
@@ -48,12 +50,18 @@ class Setup:
         return named | {f"optim.{k}": v for k, v in optim.states(self.optimizer, self.parameters).items()}
 
 
-def prepare(config: TrainConfig, world: World, data: Data | None = None) -> Setup:
-    """Raises InputError or CheckpointError before any memory is taken, for all that can be told by then."""
-    start = start_of(config.model, config.data.seed)
-    if data is None:
-        pinned = world.device.type == "cuda"
-        data = PackLoader(config.data, start.config, start.tokenizer, world.rank, world.size, pinned)
+def open_data(config: TrainConfig, start: Start) -> PackLoader:
+    """The data of this rank, before it joins the others or takes a device. Raises InputError."""
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    pinned = pick_device(config.device).type == "cuda"
+    return PackLoader(config.data, start.config, start.tokenizer, rank, size, pinned)
+
+
+def prepare(config: TrainConfig, world: World, start: Start | None = None, data: Data | None = None) -> Setup:
+    """start, data: of the config, if they are made already. Raises InputError or CheckpointError before any memory
+    is taken, for all that can be told by then."""
+    start = start or start_of(config.model, config.data.seed)
+    data = data or open_data(config, start)
     model, vae = start.model.to(parallel.params_dtype(config.parallel)), start.vae
     adapters = _choose_trained(start, config)
     parallel.apply(model, config.parallel, world)
