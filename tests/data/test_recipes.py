@@ -239,6 +239,10 @@ GOOD = {"image": png(0), "caption": "x"}
         ("document", {"parts": [{"image": png(0), "use": "view"}]}, "use look, context or target"),
         ("video", {"video": b"no video", "caption": "x"}, "no video that can be read"),
         ("video", {"video": [], "caption": "x"}, "empty list"),
+        ("text", {"text": 5}, "text holds 5; it must be a text"),
+        ("text", {"txt": "x"}, "columns txt, but text or conversations is needed"),
+        ("text", {"messages": [{"role": "user", "content": "x"}]}, "no answer"),
+        ("world", {"number": "x"}, "number is 'x'; it must be a whole number"),
     ],
 )
 def test_bad_rows(recipe: str, row: Any, words: str) -> None:
@@ -250,6 +254,8 @@ def test_bad_rows(recipe: str, row: Any, words: str) -> None:
     ("recipe", "options", "words"),
     [
         ("edti", {}, "did you mean 'edit'"),
+        ("world", {"split": "tests"}, "split: 'tests' is not known; use one of train, heldout"),
+        ("world", {"tasks": {"drw": 1}}, "'drw' is not known; did you mean 'draw'"),
         ("edit", {"max_step": 1}, "'max_step' is not known; did you mean 'max_steps'"),
         ("video", {"frame_step": 0}, "frame_step is 0; it must be at least 1"),
         ("video", {"num_frames": "many"}, "must be a whole number"),
