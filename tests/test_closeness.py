@@ -8,7 +8,7 @@ from PIL import Image
 
 from bagel.app import cli
 from bagel.errors import InputError
-from bagel.eval.closeness import MODES, Settings, compare, main, read_prompts
+from bagel.eval.closeness import MODES, Settings, compare, read_prompts
 from bagel.eval.likeness import MOST_PSNR, likeness
 from conftest import CHECKPOINT
 
@@ -56,8 +56,9 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert found["requests"] == 2
     assert found["rows"][1]["model_calls"] < found["rows"][0]["model_calls"]
     assert "ab2-half" in capsys.readouterr().out
-    assert main([*words, "--device", "cpu", "--timesteps", "6"]) == 0
-    assert main(["--modes", "magic"]) == 1
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["eval", "closeness", "--modes", "magic"])
+    assert stop.value.code == 1
 
 
 def test_what_cannot_be(tmp_path):

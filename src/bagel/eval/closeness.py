@@ -1,12 +1,9 @@
 """How near every mode that changes pictures a little comes to the exact picture: fewer bits, step caches, a solver
-with fewer updates. Each mode draws and edits the same requests from the same noise.
-
-    python -m bagel.eval.closeness --model FOLDER [--model FOLDER ...] [-o FILE]
+with fewer updates. Each mode draws and edits the same requests from the same noise: `bagel eval closeness`.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import gc
 import json
@@ -22,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
-from bagel.errors import BagelError, InputError
+from bagel.errors import InputError
 from bagel.eval.exercises import SEES, Plan
 from bagel.eval.likeness import check_installed, likeness
 from bagel.infer import jobs
@@ -208,33 +205,3 @@ def compare_all(models: Sequence[str], settings: Settings, device: str, out: Pat
         print("\n".join(lines(found)), flush=True)
         if out:
             out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bagel.eval.closeness", description=__doc__.partition("\n")[0])
-    parser.add_argument("-m", "--model", action="append", help="a folder, or mini; may be given several times")
-    parser.add_argument("--modes", default=",".join(MODES), help="with commas (default: all)")
-    parser.add_argument("--count", type=int, default=2, help="exercises of each category")
-    parser.add_argument("--prompts", type=Path, help="a file with a prompt a line, drawn instead of exercises")
-    parser.add_argument("--see", default="context,look", help="how given pictures are read, as the model was trained")
-    parser.add_argument("--timesteps", type=int, help="of the exact picture (default: the preset's)")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("-o", "--out", type=Path, help="JSON file")
-    given = parser.parse_args(arguments)
-    try:
-        settings = Settings(
-            modes=tuple(given.modes.split(",")),
-            count=given.count,
-            prompts=read_prompts(given.prompts) if given.prompts else (),
-            see=tuple(given.see.split(",")),
-            options=ImageOptions(num_timesteps=given.timesteps),
-        )
-        compare_all(given.model or ["mini"], settings, given.device, given.out)
-    except BagelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from bagel.infer.demand import demand_of
 from bagel.infer.engine import Job
 from bagel.infer.result import ImageDone, Result, TextDone
 from bagel.memory.room import Claim
-from bagel.options import ImageOptions, TextOptions
+from bagel.options import ImageOptions, TextOptions, need
 
 
 def seed_of(options: ImageOptions | TextOptions) -> int:
@@ -24,13 +24,29 @@ def seed_of(options: ImageOptions | TextOptions) -> int:
 
 def draw(runtime: Runtime, inputs: Sequence[Input], options: ImageOptions) -> Job:
     """A picture by all that the inputs say, with a thought before it where asked."""
-    claim = Claim(runtime.room, demand_of(runtime.checkpoint, inputs, options))
+    result = Result(seed=seed_of(options))
+    return (yield from _begun(runtime, inputs, result, lambda talk: draw_next(talk, options, result), image=options))
+
+
+def _begun(
+    runtime: Runtime,
+    inputs: Sequence[Input],
+    result: Result,
+    go_on: Callable[[Conversation], Job],
+    *,
+    image: ImageOptions | None = None,
+    text: TextOptions | None = None,
+) -> Job:
+    """Reads the inputs, once there is room for all that is asked, and goes on from there; -> `result`."""
+    claim = Claim(runtime.room, demand_of(runtime.checkpoint, inputs, image, text))
     yield claim
     with claim.held():
-        conversation, result = Conversation(runtime), Result(seed=seed_of(options))
+        conversation, kind = Conversation(runtime), "image" if image else "text"
+        think = kind if (image or need(text)).think else None
         with result.stats.phase("read"):
-            yield from conversation.read_inputs(inputs, latents=True, think="image" if options.think else None)
-        yield from draw_next(conversation, options, result)
+            start = image is None  # of the answer: what comes next is known
+            yield from conversation.read_inputs(inputs, latents=image is not None, think=think, start=start)
+        yield from go_on(conversation)
     return result
 
 
@@ -50,15 +66,8 @@ def draw_next(conversation: Conversation, options: ImageOptions, result: Result)
 
 def answer(runtime: Runtime, inputs: Sequence[Input], options: TextOptions) -> Job:
     """Text by all that the inputs say. With `think` the thought is part of the text, as the model writes it."""
-    claim = Claim(runtime.room, demand_of(runtime.checkpoint, inputs, text=options))
-    yield claim
-    with claim.held():
-        conversation, result = Conversation(runtime), Result(seed=seed_of(options))
-        with result.stats.phase("read"):
-            think = "text" if options.think else None
-            yield from conversation.read_inputs(inputs, latents=False, think=think, start=True)
-        yield from answer_next(conversation, options, result)
-    return result
+    result = Result(seed=seed_of(options))
+    return (yield from _begun(runtime, inputs, result, lambda talk: answer_next(talk, options, result), text=options))
 
 
 def answer_next(conversation: Conversation, options: TextOptions, result: Result) -> Job:
@@ -90,14 +99,12 @@ class Plan:
 def interleave(runtime: Runtime, inputs: Sequence[Input], plan: Plan, image: ImageOptions, text: TextOptions) -> Job:
     """Text and pictures in turn; each is read back before the next, a picture as clean latents and ViT
     features, just as if a user had sent it."""
-    claim = Claim(runtime.room, demand_of(runtime.checkpoint, inputs, image, text))
-    yield claim
-    with claim.held():
-        conversation, result = Conversation(runtime), Result(seed=seed_of(image), text="")
-        with result.stats.phase("read"):
-            yield from conversation.read_inputs(inputs, latents=True, think="image" if image.think else None)
-        yield from interleave_next(conversation, plan, image, text, result)
-    return result
+    result = Result(seed=seed_of(image), text="")
+
+    def go_on(conversation: Conversation) -> Job:
+        return interleave_next(conversation, plan, image, text, result)
+
+    return (yield from _begun(runtime, inputs, result, go_on, image=image, text=text))
 
 
 def interleave_next(
