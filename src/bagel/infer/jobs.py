@@ -44,7 +44,7 @@ def _begun(
         conversation, kind = Conversation(runtime), "image" if image else "text"
         think = kind if (image or need(text)).think else None
         with result.stats.phase("read"):
-            start = image is None  # of the answer: what comes next is known
+            start = image is None  # an answer follows for sure, so its start token is read along
             yield from conversation.read_inputs(inputs, latents=image is not None, think=think, start=start)
         yield from go_on(conversation)
     return result
