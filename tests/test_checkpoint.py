@@ -52,6 +52,8 @@ def folder(tmp_path):
 def fails(folder, monkeypatch):
     """Loading must fail with one CheckpointError in one sentence or a few, before any weight is allocated."""
     empty = torch.empty
+    with torch.device("meta"):  # PyTorch notes the functions that make tensors when it is first asked: before the patch
+        empty(0)
 
     def on_meta(*args, **kwargs):
         made = empty(*args, **kwargs)
@@ -340,6 +342,16 @@ def test_truncated_weights(folder, fails, name, share):
 def test_missing_file(folder, fails, name):
     (folder / name).unlink()
     fails(name)
+
+
+def test_a_file_that_may_not_be_read(folder, fails, monkeypatch):
+    """safetensors says of it that it is not there."""
+
+    def refused(*arguments, **fields):
+        raise FileNotFoundError("No such file or directory")
+
+    monkeypatch.setattr("bagel.tensor_files.safe_open", refused)
+    fails("ae.safetensors may not be read")
 
 
 def test_folder_instead_of_a_file(folder, fails):

@@ -49,7 +49,9 @@ class TensorFiles:
             try:
                 handle = safe_open(path, framework="pt", device="cpu")
                 self.about.update(handle.metadata() or {})
-            except FileNotFoundError:
+            except FileNotFoundError:  # also for one that is there and may not be read
+                if path.exists():
+                    raise CheckpointError(f"{path} may not be read; give yourself the right to (chmod u+r).") from None
                 raise CheckpointError(f"{path.parent} has no {path.name}; copy or download it again.") from None
             except (SafetensorError, OSError) as error:
                 raise CheckpointError(
