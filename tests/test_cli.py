@@ -380,6 +380,17 @@ def test_ctrl_c_leaves_no_file(desk):
     assert names(desk) == before
 
 
+@pytest.mark.parametrize(("words", "waits"), [(["info"], True), (["info", "--help"], False), (["--version"], False)])
+def test_a_terminal_is_told_of_the_start(desk, words, waits):
+    command = [sys.executable, "-m", "bagel", *words]
+    for watched in (True, False):
+        environment = {**os.environ, "TTY_COMPATIBLE": str(int(watched))}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        assert ("starting" in done.stderr) == (waits and watched)
+        assert "starting" not in done.stdout
+
+
 @pytest.mark.parametrize("module", ["bagel.app.cli", "cyclopts", "torch", "bagel.checkpoint"])
 def test_ctrl_c_while_something_is_imported(desk, module):
     """torch alone takes seconds to import."""

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from bagel.app import bench_cli, eval_cli, make_cli, memory_cli, model_cli, open_cli, run_cli, train_cli
+from bagel.app.wake import import_torch
 from bagel.app.words import CallError
 from bagel.errors import BagelError
 from bagel.version import __version__
@@ -38,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know the answer's letters
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+        if command.__module__.startswith("bagel.app") and command is not model_cli.download:  # not help or version
+            import_torch()
+        command(*bound.args, **bound.kwargs)
         sys.stdout.flush()
     except (CycloptsError, CallError) as error:
         _fail(f"{error} See `bagel --help`.", 2)
