@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from bagel import Bagel
+from bagel.data.config import build
 from bagel.eval.exercises import Plan
 from bagel.eval.runner import evaluate
 from bagel.mini import autoencoder
@@ -66,7 +66,7 @@ def test_from_nothing_to_a_judged_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "mini").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_configs_are_valid(path: Path) -> None:
-    if path.stem == "autoencoder":
-        autoencoder.AutoencoderConfig(**yaml.safe_load(path.read_text(encoding="utf-8")))
+    if path.stem.startswith("autoencoder"):
+        assert build(autoencoder.AutoencoderConfig, loop.configs.read(path), "config").out == "runs/mini-start"
     else:
         assert loop.configs.load(path).data.datasets[0].recipe == "world"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bagel.train import optim
+from bagel.data.packing import TrainPack
+from bagel.train import loop, optim
 from bagel.train.config import OptimPart, TrainConfig
 from bagel.train.loop import run, train
 
-from .packs import GOLDEN, losses, run_config, write_rows
+from .packs import GOLDEN, SharedPacks, losses, run_config, write_rows
 
 TEXT = [{"text": "count", "loss": False, "drop": False}, {"text": "one two three", "loss": True, "drop": False}]
 LOOK = [{"image": "wide.png", "use": "look", "drop": False}, *TEXT]
@@ -76,6 +79,51 @@ def test_rates() -> None:
     cosine = OptimPart(lr=1.0, warmup=1, schedule="cosine", min_lr=0.0)
     rates = [optim.rate(cosine, step, 5) for step in range(5)]
     assert rates == pytest.approx([1.0, 1.0, 0.75, 0.25, 0.0])
+
+
+def test_rates_that_fall_at_the_end() -> None:
+    """By the steps, by the clock, and by whichever is lower; 1 minus a root."""
+    part = OptimPart(lr=1.0, min_lr=0.1, schedule="wsd", warmup=2, decay_steps=4)
+    rates = [optim.rate(part, step, 9) for step in range(9)]
+    falling = [0.1 + 0.9 * (1 - (done / 4) ** 0.5) for done in range(5)]
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 1.0, *falling])
+    clock = replace(part, decay_steps=0, decay_minutes=2.0)
+    assert optim.rate(clock, 0, 9, 0.0) == 0.5
+    found = [optim.rate(clock, 5, 9, left) for left in (500.0, 120.0, 90.0, 0.0, -3.0)]
+    assert found == pytest.approx([1.0, 1.0, 0.55, 0.1, 0.1])
+    both = replace(part, decay_minutes=2.0)
+    assert optim.rate(both, 5, 9, 500.0) == falling[1]
+    assert optim.rate(both, 4, 9, 90.0) == pytest.approx(0.55)
+
+
+class Clock(SharedPacks):
+    """Time that passes by a second with every pack."""
+
+    now = 0.0
+
+    def __iter__(self) -> Iterator[TrainPack]:
+        for pack in super().__iter__():
+            self.now += 1
+            yield pack
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_run_by_the_clock_ends_at_its_least_rate_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schedule = {"lr": 1.0e-3, "min_lr": 0.0, "schedule": "wsd", "decay_minutes": 4 / 60}
+    settings = run_config(tmp_path, steps=100, max_minutes=7 / 60, optim=schedule)
+    config = TrainConfig.from_dict(settings | {"save": {"every": 0, "minutes": 3 / 60, "keep": 9}})
+    for began in (0, 8):
+        clock = Clock(settings["data"], 0, 1)
+        monkeypatch.setattr(loop, "time", clock)
+        train(config, clock)
+        lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()][began:]
+        assert [line["step"] for line in lines] == list(range(began + 1, began + 9))
+        shares = [line["lr"] / 1e-3 for line in lines]
+        assert shares == pytest.approx([1, 1, 1, 0.5, 1 - 0.5**0.5, 1 - 0.75**0.5, 0, 0])
+    saved = [int(path.name[5:]) for path in sorted((tmp_path / "run" / "checkpoints").iterdir())]
+    assert saved == [4, 8, 12, 16]
 
 
 def test_from_a_file(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def world(
     free: bool = False,
     see: tuple[Literal["context", "look"], ...] = ("context", "look"),
     batch: Number = 32,
+    minutes: float | None = None,
     oracle: str | None = None,
     device: str = "auto",
     precision: str | None = None,
@@ -66,6 +67,8 @@ def world(
         How given pictures are read where something is drawn, as the model was trained: context (latents), look (ViT).
     batch:
         Exercises side by side.
+    minutes:
+        No batch is begun later; give the command again for the rest.
     oracle:
         Judge the true outputs instead of the model's: truth, or autoencoder (once through it).
     device:
@@ -97,6 +100,7 @@ def world(
             name=model,
             batch=batch,
             oracle=oracle,
+            minutes=minutes,
             report=lambda done, total: bar.update(task, completed=done, total=total),
         )
     ModelFlags(model=model).caution()

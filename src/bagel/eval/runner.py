@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -39,12 +41,14 @@ def answered(
     batch: int = BATCH,
     oracle: str | None = None,
     done: frozenset[str] = frozenset(),
+    end: float = math.inf,
 ) -> Iterator[Shown]:
     """Exercises with their outputs and verdicts, but those that are `done`. oracle: in place of the model's outputs
-    the true ones, as they are or once through the autoencoder."""
+    the true ones, as they are or once through the autoencoder. end: of time.monotonic(), when no batch is begun any
+    more."""
     runtime = dataclasses.replace(bagel.runtime, sees=frozenset(SEES[use] for use in plan.see))
     todo = (exercise for exercise in plan.exercises() if exercise.name not in done)
-    while group := list(islice(todo, batch)):
+    while time.monotonic() < end and (group := list(islice(todo, batch))):
         if oracle:
             for exercise in group:
                 outputs = [_passed(bagel, output, oracle) for output in exercise.truth()]
@@ -74,10 +78,12 @@ def evaluate(
     name: str = "",
     batch: int = BATCH,
     oracle: str | None = None,
+    minutes: float | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> dict[str, Count]:
-    """Judges what `out` does not hold yet and writes everything. report: called with (exercises judged, exercises in
-    all). Raises InputError where `out` holds a run with other settings."""
+    """Judges what `out` does not hold yet and writes everything. minutes: no batch is begun later; exercises come in
+    turn from all categories, so that what is judged by then is a smaller whole. report: called with (exercises judged,
+    exercises in all). Raises InputError where `out` holds a run with other settings."""
     if oracle is not None and oracle not in ORACLES:
         raise InputError(f"the oracle {oracle!r} is not known; use {' or '.join(ORACLES)}.")
     settings = _settings(plan, image, text, name, oracle)
@@ -86,8 +92,9 @@ def evaluate(
     done = frozenset(verdict.name for verdict in verdicts)
     total, judged_before = plan.count * len(plan.categories), len(_wanted(plan, verdicts))
     failures: list[Shown] = []
+    end = math.inf if minutes is None else time.monotonic() + 60 * minutes
     with (out / VERDICTS).open("a", encoding="utf-8") as file:
-        every = answered(bagel, plan, image, text, batch=batch, oracle=oracle, done=done)
+        every = answered(bagel, plan, image, text, batch=batch, oracle=oracle, done=done, end=end)
         for judged_now, shown in enumerate(every, 1):
             verdicts.append(shown.verdict)
             file.write(json.dumps(shown.verdict._asdict(), ensure_ascii=False) + "\n")

@@ -20,9 +20,12 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
+from bagel.checkpoint import VAE_WEIGHTS
 from bagel.data.config import build
+from bagel.errors import InputError
 from bagel.images import from_levels, to_image
 from bagel.mini import ae_state
 from bagel.mini.folder import new_vae, write_autoencoder
@@ -40,7 +43,8 @@ class AutoencoderConfig:
     noise: deviation of extra noise on the latents, relative to theirs, so that the decoder forgives what the flow
     leaves. ema: decay of the running mean. tasks: whose pictures, empty for all. max_minutes: of this run; the same
     command goes on. compile, channels_last: for speed alone. measured: pictures from which scale and shift of the
-    latents are taken.
+    latents are taken. start: a folder whose autoencoder a new run begins from, null for random weights. by_clock: the
+    rate falls over `max_minutes` instead of `steps`, whatever the speed.
     """
 
     run: str
@@ -68,6 +72,8 @@ class AutoencoderConfig:
     log_every: int = 100
     check_every: int = 2000
     measured: int = 512
+    start: str | None = None
+    by_clock: bool = False
 
 
 def run(path: Path, overrides: list[str]) -> None:
@@ -78,13 +84,19 @@ class Run:
     """One time-limited run."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
+        if config.by_clock and config.max_minutes is None:
+            raise InputError("by_clock needs max_minutes.")
         self.config, self.folder, self.out = config, Path(config.run), Path(config.out)
+        self.begun = time.monotonic()
         self.model_config = ModelConfig.from_folder(self.out)
         cuda = torch.cuda.is_available()
         self.device = torch.device(("cuda" if cuda else "cpu") if config.device == "auto" else config.device)
         self.half = config.compute == "bf16" or (config.compute == "auto" and self.device.type == "cuda")
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.vae = new_vae(self.model_config, config.seed).to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        vae = new_vae(self.model_config, config.seed)
+        if config.start:
+            vae.load_state_dict(load_file(Path(config.start) / VAE_WEIGHTS))
+        self.vae = vae.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.mean = {name: value.detach().clone() for name, value in self.vae.named_parameters()}
         fused = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
@@ -149,7 +161,10 @@ class Run:
     def _set_rate(self) -> None:
         config, step = self.config, self.step
         rise = min(1.0, (step + 1) / max(config.warmup, 1))
-        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / config.steps)))
+        done = step / config.steps
+        if config.by_clock and config.max_minutes:
+            done = (time.monotonic() - self.begun) / (60 * config.max_minutes)
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         for group in self.optimizer.param_groups:
             group["lr"] = rise * (config.min_lr + (config.lr - config.min_lr) * fall)
 

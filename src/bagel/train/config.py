@@ -85,8 +85,11 @@ class LatentsPart:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimPart:
-    """name: adamw or adamw8bit (states in 8 bits). warmup: steps of linear rise. schedule: constant or cosine
-    (down to min_lr at the last step). clip: largest norm of the gradient. ema: decay of the running mean of the
+    """name: adamw or adamw8bit (states in 8 bits). warmup: steps of linear rise. schedule: constant,
+    cosine (down to min_lr at the last step), or wsd: constant, then 1 minus a root down to min_lr over the last
+    decay_steps of `steps`, over the last decay_minutes of `max_minutes`, or whichever is lower. By the clock a run
+    ends at min_lr whatever its speed, and no two are the same: rates follow from the steps alone only without
+    decay_minutes. clip: largest norm of the gradient. ema: decay of the running mean of the
     weights, null for none. ema_warmup: after n steps the decay is at most (1 + n) / (10 + n), so that random first
     weights are soon forgotten."""
 
@@ -95,6 +98,8 @@ class OptimPart:
     min_lr: float = 1e-7
     schedule: str = "constant"
     warmup: int = 0
+    decay_steps: int = 0
+    decay_minutes: float | None = None
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-15
@@ -126,9 +131,11 @@ class ParallelPart:
 
 @dataclass(frozen=True, kw_only=True)
 class SavePart:
-    """every: steps between checkpoints, 0 only at the end. keep: newest whole ones that stay."""
+    """every: steps between checkpoints, 0 only at the end. minutes: one is also written when the last (or the start)
+    lies so far back. keep: newest whole ones that stay."""
 
     every: int = 500
+    minutes: float | None = None
     keep: int = 2
 
 
@@ -285,7 +292,7 @@ def _plain(value: Any) -> Any:
 _CHOICES = {
     "model.init": ("checkpoint", "und", "scratch"),
     "optim.name": ("adamw", "adamw8bit"),
-    "optim.schedule": ("constant", "cosine"),
+    "optim.schedule": ("constant", "cosine", "wsd"),
     "parallel.params": ("fp32", "bf16"),
     "parallel.compute": ("auto", "fp32", "bf16"),
     "parallel.reduce": ("fp32", "bf16"),
@@ -294,7 +301,7 @@ _CHOICES = {
 }
 _LEAST = {
     "steps": 1, "accumulate": 1, "loss.chunk_rows": 1, "loss.ce_weight": 0, "loss.mse_weight": 0, "optim.lr": 0,
-    "optim.warmup": 0, "optim.weight_decay": 0, "optim.min_lr": 0, "parallel.shard": 0,
+    "optim.warmup": 0, "optim.weight_decay": 0, "optim.min_lr": 0, "optim.decay_steps": 0, "parallel.shard": 0,
     "parallel.recompute_every": 1, "parallel.timeout_minutes": 0.1, "save.every": 0, "save.keep": 1, "log.every": 1,
     "samples.every": 0, "samples.world": 0,
 }  # fmt: skip
@@ -306,8 +313,11 @@ def _check(config: TrainConfig) -> None:
     for key, least in _LEAST.items():
         if not _at(config, key) >= least:
             raise InputError(f"{key} is {_at(config, key)}; it must be at least {least}.")
-    if config.max_minutes is not None and not config.max_minutes > 0:
-        raise InputError(f"max_minutes is {config.max_minutes}; it must be above 0, or null.")
+    for key in ("max_minutes", "save.minutes", "optim.decay_minutes"):
+        minutes = _at(config, key)
+        if minutes is not None and not minutes > 0:
+            raise InputError(f"{key} is {minutes}; it must be above 0, or null.")
+    _check_fall(config)
     if config.loss.ce_weight == config.loss.mse_weight == 0:
         raise InputError("loss.ce_weight and loss.mse_weight are both 0: nothing would be learnt.")
     parts = (config.model.llm, config.model.vit, config.model.vae)
@@ -332,6 +342,20 @@ def _check(config: TrainConfig) -> None:
     asked = config.samples
     if asked.every and not (asked.draw or asked.chat or asked.edit or asked.ask or asked.world):
         raise InputError("samples.every is set, but there is nothing under samples.draw, chat, edit, ask or world.")
+
+
+def _check_fall(config: TrainConfig) -> None:
+    part = config.optim
+    falls = bool(part.decay_steps or part.decay_minutes)
+    if falls != (part.schedule == "wsd"):
+        raise InputError(
+            f"optim.schedule is {part.schedule}, optim.decay_steps {part.decay_steps}, optim.decay_minutes "
+            f"{part.decay_minutes}: the latter two are for wsd, which needs one of them."
+        )
+    if part.decay_minutes and config.max_minutes is None:
+        raise InputError("optim.decay_minutes are the last of max_minutes, which is null; set it.")
+    if part.decay_steps > config.steps:
+        raise InputError(f"optim.decay_steps {part.decay_steps} is above steps {config.steps}: lower it.")
 
 
 def _at(config: TrainConfig, key: str) -> Any:

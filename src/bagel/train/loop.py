@@ -99,6 +99,11 @@ class Stop:
     asked: bool = False
     end: float = math.inf
 
+    @property
+    def seconds_left(self) -> float:
+        """Infinite where no end is set."""
+        return max(0.0, self.end - time.monotonic())
+
     def __bool__(self) -> bool:
         return self.asked or time.monotonic() > self.end
 
@@ -130,6 +135,8 @@ class Agreed(NamedTuple):
     ce_weights: float
     mse_tokens: float
     stop: float
+    save: float
+    seconds_left: float
     tokens: float
     flops: float
     waited: float
@@ -159,6 +166,7 @@ class Trainer:
         self.peak = peak_flops(self.world.device)
         self.unread: Done | None = None
         self.waited = 0.0
+        self.saved = time.monotonic()
 
     def fed_by(self, data: Data) -> Feed:
         device = self.world.device
@@ -201,11 +209,12 @@ class Trainer:
         agreed = self._agree(ready)
         ended = bool(agreed.stop) or self.number + 1 == self.config.steps
         every = self.config.save.every
-        save = ended or bool(every and (self.number + 1) % every == 0)
+        save = ended or bool(agreed.save) or bool(every and (self.number + 1) % every == 0)
         found = [self._backward(one, agreed, index) for index, one in enumerate(ready)]
         if not save:
             self.feed.ahead(self.config.accumulate)
-        rate = optim.rate(self.config.optim, self.number, self.config.steps)
+        left = agreed.seconds_left / self.world.size
+        rate = optim.rate(self.config.optim, self.number, self.config.steps, left)
         norm = self._update(rate)
         self.number += 1
         names = [one.batch.samples for one in ready]
@@ -218,6 +227,8 @@ class Trainer:
             ce_weights=sum(one.counts.ce for one in ready),
             mse_tokens=sum(one.counts.mse for one in ready),
             stop=float(bool(self.stop)),
+            save=float(self._save_is_due()),
+            seconds_left=self.stop.seconds_left,
             tokens=sum(len(batch) for batch in batches),
             flops=sum(flops(self.model.config, batch) for batch in batches),
             waited=waited,
@@ -316,7 +327,12 @@ class Trainer:
                     "null if such a start is meant."
                 )
 
+    def _save_is_due(self) -> bool:
+        minutes = self.config.save.minutes
+        return minutes is not None and time.monotonic() - self.saved > 60 * minutes
+
     def _save(self) -> None:
+        self.saved = time.monotonic()
         of_rank = self.world.gather(self.setup.data.state_dict())
         progress = {"step": self.number, "ranks": self.world.size, "data": of_rank}
         self._tell(self.setup.checkpoints.save(self.number, self.setup.tensors(), progress))

@@ -55,15 +55,28 @@ def _adamw_8bit(values: list[nn.Parameter], settings: dict[str, Any]) -> torch.o
     return OfOneGPU(values, **settings)
 
 
-def rate(part: OptimPart, step: int, steps: int) -> float:
+def rate(part: OptimPart, step: int, steps: int, seconds_left: float = math.inf) -> float:
     """The learning rate of a step counted from 0: a linear rise over `warmup` steps (the first is not wasted at
-    rate 0, as it is upstream), then constant, or half a cosine down to `min_lr` at the last step."""
+    rate 0, as it is upstream), then constant, half a cosine down to `min_lr` at the last step, or constant with a
+    fall to `min_lr` at the end. seconds_left: until this process must end."""
     if step < part.warmup:
         return part.lr * (step + 1) / part.warmup
     if part.schedule == "constant":
         return part.lr
-    done = (step - part.warmup) / max(1, steps - 1 - part.warmup)
-    return part.min_lr + (part.lr - part.min_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    if part.schedule == "wsd":
+        height = _height(part, steps - 1 - step, seconds_left)
+    else:
+        done = (step - part.warmup) / max(1, steps - 1 - part.warmup)
+        height = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    return part.min_lr + (part.lr - part.min_lr) * height
+
+
+def _height(part: OptimPart, steps_left: int, seconds_left: float) -> float:
+    """1 until the fall begins, 0 at the end: 1 minus the root of the share of the fall that is done (Haegele et al.,
+    arXiv 2405.18392). Of two falls, by steps and by the clock, the deeper counts."""
+    ahead = [steps_left / part.decay_steps] if part.decay_steps else []
+    ahead += [seconds_left / (60 * part.decay_minutes)] if part.decay_minutes else []
+    return 1 - math.sqrt(1 - max(0.0, min(1.0, *ahead)))
 
 
 def set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:

@@ -1,0 +1,70 @@
+"""Everything worth keeping, in at most eight files of at most 16 MiB, 64 MiB in all: pieces of one archive, scores,
+logs, pictures."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+
+from bagel.checkpoint import WEIGHTS
+from bagel.eval.runner import FAILURES, SUMMARY, VERDICTS
+from bagel.mini import pieces
+from bagel.mini.make.state import EVAL, FILE, PACKED, PROBES, TRAIN, TRUNK, State
+from bagel.mini.make.status import scores, status
+from bagel.mini.study.results import read, write
+from bagel.train.config import RESOLVED
+from bagel.train.log import LINES
+
+ARCHIVE, LOGS, SCORES = "model.tar", "logs.tar.gz", "scores.json"
+LIMIT = 60 << 20
+
+
+def collect(work: Path, out: Path) -> list[str]:
+    """Writes what there is, at any time; -> the names. The archive holds `packed` whole, the weights of `trunk` if
+    they fit, verdicts and looks."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / ARCHIVE
+        whole = [work / PACKED, work / TRUNK / WEIGHTS, work / EVAL / VERDICTS, work / PROBES]
+        pack(archive, work, whole)
+        if archive.stat().st_size > LIMIT:
+            pack(archive, work, [work / PACKED, work / EVAL / VERDICTS])
+        pieces.split(archive, out)
+        logs = [work / "logs", work / FILE, work / TRAIN / LINES, work / TRAIN / RESOLVED, work / "autoencoder-run"]
+        pack(out / LOGS, work, logs, leave_out=".safetensors")
+    state = State(work)
+    summary = read(work / EVAL / SUMMARY)
+    text = {"status": status(work).splitlines(), "scores": scores(work), "stages": state.stages, "summary": summary}
+    write(out / SCORES, text)
+    if (work / EVAL / FAILURES).exists():
+        shutil.copyfile(work / EVAL / FAILURES, out / FAILURES)
+    return sorted(path.name for path in out.iterdir())
+
+
+def pack(archive: Path, base: Path, paths: list[Path], leave_out: str | None = None) -> None:
+    """Those of the paths that exist, named from `base` on, in one tar; compressed where its name says so."""
+    with tarfile.open(archive, "w:gz" if archive.suffix == ".gz" else "w") as tar:
+        for path in paths:
+            files = [path] if path.is_file() else sorted(found for found in path.rglob("*") if found.is_file())
+            for file in files:
+                if leave_out is None or not file.name.endswith(leave_out):
+                    tar.add(file, file.relative_to(base).as_posix())
+
+
+def unpack(source: Path, out: Path) -> None:
+    """An archive that `collect` or `pack_pieces` cut, joined and unpacked below `out`."""
+    with tempfile.TemporaryDirectory() as folder:
+        pieces.join(source, Path(folder))
+        (archive,) = Path(folder).iterdir()
+        with tarfile.open(archive) as tar:
+            tar.extractall(out, filter="data")
+
+
+def pack_pieces(out: Path, paths: list[Path]) -> None:
+    """Folders and files, named as given, as pieces of one compressed archive."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "files.tar.gz"
+        pack(archive, Path(), paths)
+        pieces.split(archive, out)
