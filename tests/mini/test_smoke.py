@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from bagel import Bagel
 from bagel.data.config import build
+from bagel.errors import InputError
 from bagel.eval.exercises import Plan
 from bagel.eval.runner import evaluate
 from bagel.mini import autoencoder
 from bagel.mini.folder import package, write_start
+from bagel.mini.make.plan import read_plan
 from bagel.options import ImageOptions, TextOptions
 from bagel.train import loop, state
 from bagel.train.export_run import export_run
@@ -42,6 +46,14 @@ def test_from_nothing_to_a_judged_model(tmp_path: Path) -> None:
     assert lines[-1]["step"] == 3
     assert json.loads((start / "ae_config.json").read_text())["scale_factor"] != 1.0
 
+    before = load_file(start / "ae.safetensors")
+    again = ["by_clock=true", f"start={start}", f"run={tmp_path / 'more'}", "tasks={navigate: 1}", "steps=99"]
+    autoencoder.run(ROOT / "configs" / "mini" / "autoencoder.yaml", [*small, *again, "lr=1e-9", "max_minutes=0.02"])
+    after = load_file(start / "ae.safetensors")
+    assert all(torch.allclose(after[name], value, atol=1e-6) for name, value in before.items())
+    with pytest.raises(InputError, match="by_clock needs max_minutes"):
+        autoencoder.run(ROOT / "configs" / "mini" / "autoencoder.yaml", [*small, *again])
+
     overrides = [
         f"run={run}", f"model.path={start}", "device=cpu", "data.workers=0", "data.expected_num_tokens=500",
         "data.max_num_tokens=1024", "data.max_num_tokens_per_sample=1024", "data.prefer_buffer_before=200",
@@ -68,5 +80,8 @@ def test_from_nothing_to_a_judged_model(tmp_path: Path) -> None:
 def test_configs_are_valid(path: Path) -> None:
     if path.stem.startswith("autoencoder"):
         assert build(autoencoder.AutoencoderConfig, loop.configs.read(path), "config").out == "runs/mini-start"
+    elif path.stem == "make":
+        plan = read_plan(path, [])
+        assert all((ROOT / name).exists() for name in (plan.start, plan.autoencoder, plan.pretrain, plan.finish))
     else:
         assert loop.configs.load(path).data.datasets[0].recipe == "world"

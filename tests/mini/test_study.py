@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bagel.errors import InputError
-from bagel.mini.study import checkpoints, knobs, losses, results, seeing
+from bagel.mini.study import checkpoints, command, knobs, losses, results, seeing
 from bagel.mini.study.chart import Line, chart
 from bagel.mini.study.command import study
 from bagel.mini.study.page import page
@@ -116,6 +116,24 @@ SMALL = [
 ]  # fmt: skip
 
 
+def test_all_goes_on_where_a_part_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {}
+
+    def fail(*arguments: object) -> None:
+        given["seeing"] = arguments
+        raise OSError("no room")
+
+    monkeypatch.setattr(losses, "losses", lambda *arguments: given.update(losses=arguments))
+    monkeypatch.setattr(command, "_seeing", fail)
+    monkeypatch.setattr(command, "_knobs", lambda *arguments: given.update(knobs=arguments))
+    words = ["all", "configs", str(tmp_path), "trained=some", "minutes=3", "losses_minutes=2", "knobs_minutes=1", "a=b"]
+    with pytest.raises(StudyError, match="seeing: no room"):
+        study(words)
+    assert given["losses"] == (Path("configs"), tmp_path, Path("configs/mini/start"), Path("runs"), 2.0, ["a=b"])
+    assert given["seeing"] == ("configs", str(tmp_path), ["trained=some", "minutes=3", "runs=runs", "limit=10", "a=b"])
+    assert given["knobs"] == ("some", str(tmp_path), ["limit=10", "minutes=1"])
+
+
 @pytest.mark.slow
 def test_all_of_it_at_toy_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configs, out, runs = str(ROOT / "configs" / "mini" / "study"), tmp_path / "out", f"runs={tmp_path / 'runs'}"
@@ -128,7 +146,9 @@ def test_all_of_it_at_toy_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         study(["checkpoints", str(made), str(out), "limit=1", "tasks=draw/colours,ask/colour"])
         found = results.read(out / checkpoints.FILE)["points"]
         assert [(point["step"], point["results"]["all"][1]) for point in found] == [(2, 2), (4, 2)]
-    study(["seeing", configs, str(out), f"trained={trained}", runs, "limit=1", "steps=2", *SMALL])
+    study(
+        ["seeing", configs, str(out), f"trained={trained}", runs, "limit=1", "steps=2", "optim.decay_steps=1", *SMALL]
+    )
     assert {name: run["see"] for name, run in results.read(out / seeing.FILE)["runs"].items()} == {
         name: list(see) for name, see in seeing.KINDS.items()
     }

@@ -11,10 +11,13 @@ from pathlib import Path
 from bagel.checkpoint import WEIGHTS
 from bagel.eval.runner import FAILURES, SUMMARY, VERDICTS
 from bagel.mini import pieces
+from bagel.mini.folder import package
 from bagel.mini.make.state import EVAL, FILE, PACKED, PROBES, TRAIN, TRUNK, State
 from bagel.mini.make.status import scores, status
 from bagel.mini.study.results import read, write
+from bagel.train import state as checkpoints
 from bagel.train.config import RESOLVED
+from bagel.train.export_run import export_run
 from bagel.train.log import LINES
 
 ARCHIVE, LOGS, SCORES = "model.tar", "logs.tar.gz", "scores.json"
@@ -22,15 +25,17 @@ LIMIT = 60 << 20
 
 
 def collect(work: Path, out: Path) -> list[str]:
-    """Writes what there is, at any time; -> the names. The archive holds `packed` whole, the weights of `trunk` if
-    they fit, verdicts and looks."""
+    """Writes what there is, at any time; -> the names. The archive holds `packed` whole (of the newest checkpoint,
+    while training goes on, then named by its step) and verdicts; looks and the weights of `trunk` if they fit."""
     out.mkdir(parents=True, exist_ok=True)
+    needed = [_packed(work), work / EVAL / VERDICTS]
+    trunk, looks = work / TRUNK / WEIGHTS, work / PROBES
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / ARCHIVE
-        whole = [work / PACKED, work / TRUNK / WEIGHTS, work / EVAL / VERDICTS, work / PROBES]
-        pack(archive, work, whole)
-        if archive.stat().st_size > LIMIT:
-            pack(archive, work, [work / PACKED, work / EVAL / VERDICTS])
+        for paths in ([*needed, trunk, looks], [*needed, trunk], needed):
+            pack(archive, work, paths)
+            if archive.stat().st_size <= LIMIT:
+                break
         pieces.split(archive, out)
         logs = [work / "logs", work / FILE, work / TRAIN / LINES, work / TRAIN / RESOLVED, work / "autoencoder-run"]
         pack(out / LOGS, work, logs, leave_out=".safetensors")
@@ -41,6 +46,17 @@ def collect(work: Path, out: Path) -> list[str]:
     if (work / EVAL / FAILURES).exists():
         shutil.copyfile(work / EVAL / FAILURES, out / FAILURES)
     return sorted(path.name for path in out.iterdir())
+
+
+def _packed(work: Path) -> Path:
+    """What is to be embedded; before the end, what would be now."""
+    newest = checkpoints.newest(work / TRAIN)
+    if (work / PACKED).exists() or newest is None:
+        return work / PACKED
+    out = work / f"packed-{newest.name}"
+    with tempfile.TemporaryDirectory() as folder:
+        package(export_run(work / TRAIN, Path(folder)).folder, out)
+    return out
 
 
 def pack(archive: Path, base: Path, paths: list[Path], leave_out: str | None = None) -> None:

@@ -22,6 +22,8 @@ from bagel.train.log import LINES
 CLI, OWN = "bagel.app.cli", "bagel.mini"
 SPARE = 60.0
 """Seconds that a training may take beyond its end, for saving."""
+BEGINNING = 10.0
+"""Seconds until a training counts its own."""
 SHORTEST = 5.0
 """Seconds for which a training is not started any more."""
 
@@ -124,7 +126,7 @@ class Driver:
         run_folder, plan = self.work / TRAIN, self.plan
         begun_from = "checkpoint" if plan.begins_from_weights else "scratch"
         own = [f"run={run_folder}", f"model.path={self.work / START}", f"model.init={begun_from}",
-               f"max_minutes={left / 60}"]  # fmt: skip
+               f"max_minutes={(left - min(BEGINNING, left / 4)) / 60}"]  # fmt: skip
         if name == "finish":
             own.append(f"optim.decay_minutes={plan.finish_minutes}")
         arguments = ["train", config, *own, *plan.overrides, *self.state.changes]

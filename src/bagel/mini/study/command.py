@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bagel.errors import InputError
+from bagel.mini.study.trainings import StudyError
 
-USAGE = """python -m bagel.mini study losses CONFIGS OUT [start=runs/mini-start runs=runs minutes=7.5 KEY=VALUE ...]
+USAGE = """python -m bagel.mini study losses CONFIGS OUT [start=configs/mini/start runs=runs minutes=7.5 KEY=VALUE ...]
 python -m bagel.mini study checkpoints RUN OUT [limit=4 minutes=0 tasks=draw,edit]
 python -m bagel.mini study seeing CONFIGS OUT [trained=mini runs=runs minutes=4 limit=20 KEY=VALUE ...]
 python -m bagel.mini study knobs TRAINED OUT [limit=10 minutes=0 only=cfg_text_scale,num_timesteps]
 python -m bagel.mini study both CONFIGS OUT [trained=mini runs=runs minutes=4 limit=10 KEY=VALUE ...]  seeing, knobs
+python -m bagel.mini study all CONFIGS OUT [start=configs/mini/start trained=mini runs=runs losses_minutes=7.5 minutes=4
+    limit=10 knobs_minutes=8 KEY=VALUE ...]  losses, seeing, knobs; one that fails does not stop the next
 python -m bagel.mini study page DOCS"""
 """Minutes of 0 are without end; KEY=VALUE changes the training configs."""
+
+
+START = "configs/mini/start"
 
 
 def study(arguments: Sequence[str]) -> None:
@@ -22,7 +29,7 @@ def study(arguments: Sequence[str]) -> None:
         case ["losses", configs, out, *rest]:
             from bagel.mini.study.losses import losses
 
-            own, more = _split(rest, {"start": "runs/mini-start", "runs": "runs", "minutes": "7.5"})
+            own, more = _split(rest, {"start": START, "runs": "runs", "minutes": "7.5"})
             losses(Path(configs), Path(out), Path(own["start"]), Path(own["runs"]), float(own["minutes"]), more)
         case ["checkpoints", run, out, *rest]:
             from bagel.mini.study.checkpoints import checkpoints
@@ -37,12 +44,39 @@ def study(arguments: Sequence[str]) -> None:
             _seeing(configs, out, rest)
             own, _ = _split(rest, {"trained": "mini", "limit": "10"})
             _knobs(own["trained"], out, [f"limit={own['limit']}"])
+        case ["all", configs, out, *rest]:
+            _all(configs, out, rest)
         case ["page", docs]:
             from bagel.mini.study.page import page
 
             print(page(Path(docs)))
         case _:
             raise InputError(f"this is no command of the study; use one of\n{USAGE}")
+
+
+def _all(configs: str, out: str, rest: Sequence[str]) -> None:
+    """Raises StudyError, at the end, for what failed."""
+    defaults = {"start": START, "trained": "mini", "runs": "runs", "losses_minutes": "7.5", "minutes": "4",
+                "limit": "10", "knobs_minutes": "8"}  # fmt: skip
+    own, more = _split(rest, defaults)
+    runs, limit = f"runs={own['runs']}", f"limit={own['limit']}"
+    seen = [f"trained={own['trained']}", f"minutes={own['minutes']}", runs, limit, *more]
+    parts: dict[str, Callable[[], None]] = {
+        "losses": lambda: study(
+            ["losses", configs, out, f"start={own['start']}", f"minutes={own['losses_minutes']}", runs, *more]
+        ),
+        "seeing": lambda: _seeing(configs, out, seen),
+        "knobs": lambda: _knobs(own["trained"], out, [limit, f"minutes={own['knobs_minutes']}"]),
+    }
+    failed = []
+    for name, part in parts.items():
+        try:
+            part()
+        except Exception as error:  # noqa: PERF203 - whatever it is, the next may do well
+            traceback.print_exc()
+            failed.append(f"{name}: {error}")
+    if failed:
+        raise StudyError("; ".join(failed))
 
 
 def _seeing(configs: str, out: str, rest: Sequence[str]) -> None:

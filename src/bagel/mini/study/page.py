@@ -41,7 +41,7 @@ def _losses(folder: Path) -> Iterator[str]:
         return
     runs = found["runs"]
     yield "## MoT, MoE, dense at equal active numbers\n"
-    yield _command("study losses configs/mini/study docs/study start=runs/mini-start minutes=7.5")
+    yield _command("study losses configs/mini/study docs/study minutes=7.5")
     yield (
         f"{_made(found)} The three train side by side on the same exercises from the same seed. The paper (section "
         "3.1) finds that MoT learns fastest, most of all on pictures.\n"

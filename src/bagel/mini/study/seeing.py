@@ -24,7 +24,12 @@ def seeing(
     category of editing to each; -> seeing.json in `out`."""
     folders = {name: runs / f"study-see-{name}" for name in KINDS}
     commands = {
-        folder: [str(configs / f"see-{name}.yaml"), f"model.path={trained}", *overrides]
+        folder: [
+            str(configs / f"see-{name}.yaml"),
+            f"model.path={trained}",
+            f"optim.decay_minutes={0.75 * minutes}",
+            *overrides,
+        ]
         for name, folder in folders.items()
     }
     side_by_side(commands, minutes)
