@@ -99,9 +99,12 @@ def test_a_command_goes_on_by_itself(tmp_path: Path, capsys: pytest.CaptureFixtu
     detached.begin(waiting, ["watch", str(waiting), "minutes=5"])
     with pytest.raises(InputError, match="under way"):
         detached.begin(waiting, ["table"])
+    end = time.monotonic() + 60
+    while not detached.tail(waiting / detached.OUTPUT) and time.monotonic() < end:
+        time.sleep(0.1)
     assert detached.watch(waiting, 0) is None
     detached.halt(waiting)
-    assert detached.watch(waiting, 0) not in (None, 0)
+    assert detached.watch(waiting, 0) == 128 + signal.SIGTERM
 
 
 SMALL = [

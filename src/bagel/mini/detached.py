@@ -18,8 +18,8 @@ from bagel.errors import InputError
 from bagel.mini.make.state import started
 
 ATTEND = """
-"$@" & child=$!
 trap 'kill -TERM $child' TERM
+"$@" & child=$!
 wait $child; code=$?
 while kill -0 $child 2>/dev/null; do wait $child; code=$?; done
 echo $code > "$0"
@@ -58,7 +58,7 @@ def watch(folder: Path, minutes: float, every: float = 60.0, more: Callable[[], 
     end = time.monotonic() + 60 * minutes
     while True:
         running, left = is_running(folder), end - time.monotonic()
-        print(more() if more else tail(folder / OUTPUT), flush=True)
+        print(more() if more else tail(folder / OUTPUT) or "no output yet", flush=True)
         if not running or left <= 0:
             break
         time.sleep(min(every, left))
