@@ -135,8 +135,9 @@ class Driver:
         size, moved = _size(lines), time.monotonic()
         while (code := child.wait(1.0)) is None:
             self._look()
-            if (now := _size(lines)) != size:
-                size, moved, first = now, time.monotonic(), False
+            before, size = size, _size(lines)
+            if size > before:  # it shrinks where a run forgets what it does again
+                moved, first = time.monotonic(), False
             if child.seconds > left + SPARE:
                 child.end()
                 return "did not end in time and was ended"
