@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -66,6 +67,21 @@ def test_sigterm_saves_and_exits_cleanly(tmp_path: Path) -> None:
     assert newest is not None
     assert max(losses(tmp_path / "run")) == int(newest.name[5:])
     assert "the same command goes on from there" in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the worker by /proc")
+def test_a_killed_data_worker_is_one_sentence(tmp_path: Path) -> None:
+    config = run_config(tmp_path, steps=5000)
+    config["data"]["workers"] = 1
+    (process,) = start(config)
+    until_step(tmp_path / "run", 3, [process])
+    (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(worker), signal.SIGKILL)
+    said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 1
+    assert "InputError: a worker that reads the data has died" in said
+    assert "lower data.workers" in said
 
 
 def test_keeps_the_last_checkpoints(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class PackLoader:
         packs = iter(self._loader())
         while True:
             start = time.perf_counter()
-            got = next(packs)
+            got = _next(packs)
             self.wait_seconds += time.perf_counter() - start
             if isinstance(got, _Failure):
                 raise InputError(got.message)
@@ -154,6 +154,28 @@ class PackLoader:
             prefetch_factor=self._config.prefetch if workers else None,
             multiprocessing_context=("fork" if fork else None) if workers else None,
         )
+
+
+def of_a_killed_worker(error: BaseException) -> InputError | None:
+    """The sentence for an error that says that a worker was killed. PyTorch raises it wherever the process happens to
+    be when the worker dies."""
+    if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+        return None
+    said = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
+    return InputError(
+        f"a worker that reads the data has died ({said}), most often for lack of memory: lower data.workers or "
+        "data.prefetch, and give a container shared memory (docs/data.md)."
+    )
+
+
+def _next(packs: Iterator[TrainPack | _Failure]) -> TrainPack | _Failure:
+    try:
+        return next(packs)
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        killed = of_a_killed_worker(error)
+        if killed:
+            raise killed from error
+        raise
 
 
 class _Failure:

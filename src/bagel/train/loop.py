@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bagel.data.check import look_over
-from bagel.data.loader import PackLoader
+from bagel.data.loader import PackLoader, of_a_killed_worker
 from bagel.model.varlen import can_run
 from bagel.train import config as configs
 from bagel.train import optim, parallel, samples, state
@@ -67,6 +67,9 @@ def train(config: TrainConfig, data: Data | None = None) -> None:
     except RuntimeError as error:
         if world.size > 1 and is_lost(error):
             raise lost(error, world.rank, Path(config.run)) from error
+        killed = of_a_killed_worker(error)
+        if killed:
+            raise killed from error
         raise
     finally:
         gc.enable()
