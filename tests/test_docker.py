@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import yaml
 
-from bagel.app import cli
+from bagel.app import cli, open_cli
 from bagel.app.serve_flags import ServeFlags
 from bagel.app.server.routes import router
 from bagel.infer.pipeline import find_model
 
 ROOT = Path(__file__).parent.parent
-PORTS = {"serve": ServeFlags().port, "ui": inspect.signature(cli.ui).parameters["port"].default}
+PORTS = {"serve": ServeFlags().port, "ui": inspect.signature(open_cli.ui).parameters["port"].default}
 
 
 @pytest.fixture(scope="module")
