@@ -156,7 +156,11 @@ def gemv(board: Board) -> None:
         Shape(2, 512, 2, False), Shape(2, 512, 2, True), Shape(1, 512, 2, True), Shape(1, 1024, 2, True),
         Shape(4, 512, 2, True), Shape(2, 1024, 4, True), Shape(4, 512, 4, True), Shape(1, 512, 1, True),
     ]  # fmt: skip
-    for fp8, (name, outputs, inputs, extra) in itertools.product((False, True), products(1)):
+    head = ("head", LLM.vocab_size, WIDTH, {"norm": (normal(WIDTH), 1e-6)})
+    for fp8, (name, outputs, inputs, extra) in [
+        *itertools.product((False, True), products(1)),
+        (False, head),
+    ]:
         weights, x = in_turn(outputs, inputs, fp8), normal(1, inputs)
         best: dict[str, float] = {}
         for cut, started_early in itertools.product(cuts, (False, True)):
@@ -278,6 +282,10 @@ def rows(board: Board) -> None:
     ):
         board.time(what, [call], read)
         out.copy_(x)
+    inner, down = normal(ROWS // 2, INNER), normal(WIDTH, INNER, scale=0.002)
+    kept = normal(ROWS // 2, WIDTH, scale=0.01)
+    board.time("down with its sum in a new place", [lambda: kernels.linear(inner, down, add=kept)])
+    board.time("down with its sum in place", [lambda: kernels.linear(inner, down, add=kept, into=True)])
 
 
 def prompt(board: Board) -> None:

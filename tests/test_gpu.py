@@ -83,6 +83,27 @@ def test_products_of_many_rows():
         assert distance(kernels.linear(x, weight), plain) < 3e-3
         assert distance(kernels.linear(x, weight, bias), plain + bias.double()) < 3e-3
         assert distance(kernels.linear(x, weight, add=add), plain + add.double()) < 3e-3
+        into = add.clone()
+        assert kernels.linear(x, weight, add=into, into=True) is into
+        assert distance(into, plain + add.double()) < 3e-3
+
+
+@pytest.mark.parametrize("fp8", [False, True])
+def test_an_mlp_in_slices_takes_the_place_of_its_input(fp8):
+    from bagel.model import kernels
+    from bagel.model.fp8 import quantise
+
+    x, norm = normal(9001, 128), (normal(128), 1e-6)
+    gate_up, down = normal(512, 128) * 0.1, normal(128, 256) * 0.1
+    gate_up, down = (quantise(gate_up), quantise(down)) if fp8 else (gate_up, down)
+    with torch.inference_mode():
+        wanted = kernels.mlp(x, norm, gate_up, down)
+        alone = kernels.mlp(x, norm, gate_up, down, add=False)
+        assert distance(wanted.double() - x.double(), alone) < 2e-2
+        mine = x.clone()
+        found = kernels.mlp(mine, norm, gate_up, down, into=True)
+    assert found is mine
+    assert distance(found, wanted) < 1e-3
 
 
 @pytest.mark.parametrize("ahead", [False, True])

@@ -19,6 +19,7 @@ from torch import Tensor
 from bagel.infer.context import Context, Store
 from bagel.model.bagel import BagelModel
 from bagel.model.decoder import Expert
+from bagel.model.layers import norm_then
 
 _ROWS = (1, 2, 4, 8, 16, 32, 64)
 MOST_CONTEXTS = _ROWS[-1]
@@ -222,7 +223,7 @@ class _Graph:
         for layer, (expert, norms) in enumerate(self.layers):
             seen = attend(expert.product(stream), norms, cos, sin, self.places, layer, self.scratch)
             stream = expert.finish(stream, seen)
-        logits = self.model.logits(stream)
+        logits = norm_then(stream, self.model.decoder.und_norm, self.model.lm_head)
         torch.argmax(logits, dim=-1, out=self.state[0])
         self.state[1:3] += self.state[5]
         return stream, logits

@@ -76,7 +76,8 @@ class Expert(nn.Module):
         return norm_then(x, self.input_norm, self.qkv).unflatten(-1, (-1, self.head_dim))
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Adds what attention gave [T, N, H] and the MLP's answer to the residual stream x [T, D]."""
+        """Adds what attention gave [T, N, H] and the MLP's answer to the residual stream x [T, D], in its place where
+        no gradient is wanted."""
         if _idle(x):
             return x
         if self.share is not None:

@@ -32,16 +32,23 @@ products of 4,096 rows are as fast as longer ones."""
 # --- products ------------------------------------------------------------------------------------------
 
 
-def linear(x: Tensor, weight: Weight, bias: Tensor | None = None, add: Tensor | None = None) -> Tensor:
-    """x W^T + bias + add: x [T, K], weight [N, K], add [T, N] -> [T, N]."""
+def linear(
+    x: Tensor, weight: Weight, bias: Tensor | None = None, add: Tensor | None = None, into: bool = False
+) -> Tensor:
+    """x W^T + bias + add: x [T, K], weight [N, K], add [T, N] -> [T, N]. into: the result may take the place of `add`,
+    which spares the library a copy of it."""
     if _streams(x, weight):
         return _few_rows(x, weight, bias, add)
     if narrow := _narrow(x, weight):
-        return narrow.product(narrow.quantise(x), weight, x.dtype, bias, add)
+        return _narrow_product(narrow, narrow.quantise(x), weight, x.dtype, bias, add, into)
     weight = _wide(x, weight)
     if add is None:
         return F.linear(x, weight, bias)
-    return torch.addmm(add, x, weight.t()) if bias is None else add + F.linear(x, weight, bias)
+    if bias is not None:
+        return add + F.linear(x, weight, bias)
+    # Autocast does not act on what is done in place.
+    into = into and not torch.is_autocast_enabled(x.device.type)
+    return add.addmm_(x, weight.t()) if into else torch.addmm(add, x, weight.t())
 
 
 def norm_linear(x: Tensor, norm: Norm, weight: Weight, bias: Tensor | None = None) -> Tensor:
@@ -53,20 +60,37 @@ def norm_linear(x: Tensor, norm: Norm, weight: Weight, bias: Tensor | None = Non
     return linear(rms_norm(x, *norm), weight, bias)
 
 
-def mlp(x: Tensor, norm: Norm, gate_up: Weight, down: Weight, *, add: bool = True) -> Tensor:
+def mlp(x: Tensor, norm: Norm, gate_up: Weight, down: Weight, *, add: bool = True, into: bool = False) -> Tensor:
     """x + swiglu(rms_norm(x) gate_up^T) down^T: x [T, D], gate_up [2 I, D], down [D, I] -> [T, D]. add: whether
-    with the x in front."""
+    with the x in front. into: the result may take the place of x."""
     if _streams(x, gate_up):
         return linear(_few_rows(x, gate_up, norm=norm, gated=True), down, add=x if add else None)
     narrow = _narrow(x, down) if _narrow(x, gate_up) else None
     if not narrow:
         gate_up, down = _wide(x, gate_up), _wide(x, down)  # once for all slices
     if len(x) > _MAX_MLP_ROWS and not torch.is_grad_enabled():
-        return torch.cat([mlp(part, norm, gate_up, down, add=add) for part in x.split(_MLP_SLICE)])
+        parts = x.split(_MLP_SLICE)
+        if not (add and into):
+            return torch.cat([mlp(part, norm, gate_up, down, add=add) for part in parts])
+        for part in parts:
+            done = mlp(part, norm, gate_up, down, into=True)
+            if done.data_ptr() != part.data_ptr():
+                part.copy_(done)
+        return x
     inner = norm_linear(x, norm, gate_up)
     if narrow:
-        return narrow.product(narrow.swiglu(inner), down, x.dtype, add=x if add else None)
-    return linear(swiglu(inner), down, add=x if add else None)
+        return _narrow_product(narrow, narrow.swiglu(inner), down, x.dtype, None, x if add else None, into)
+    return linear(swiglu(inner), down, add=x if add else None, into=into)
+
+
+def _narrow_product(
+    narrow: Any, rows: Any, weight: Weight, dtype: torch.dtype, bias: Tensor | None, add: Tensor | None, into: bool
+) -> Tensor:
+    """The library's fp8 product takes no summand, so the sum is made behind it, in either's place."""
+    if into and add is not None and isinstance(weight, Fp8Weight):
+        return add.add_(narrow.product(rows, weight, dtype, bias))
+    out: Tensor = narrow.product(rows, weight, dtype, bias, add)
+    return out
 
 
 def _streams(x: Tensor, weight: Weight) -> bool:

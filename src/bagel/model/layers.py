@@ -65,9 +65,11 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(inner, width, bias=False)
 
     def add_to(self, x: Tensor, norm: RMSNorm, *, add: bool = True) -> Tensor:
-        """x + mlp(norm(x)): x [T, D]; mlp(norm(x)) alone without `add`."""
+        """x + mlp(norm(x)): x [T, D], whose place the sum may take where no gradient is wanted; mlp(norm(x)) alone
+        without `add`."""
         if _plain(self.gate_up) and _plain(self.down):
-            return kernels.mlp(x, (norm.weight, norm.eps), self.gate_up.weight, self.down.weight, add=add)
+            weights = self.gate_up.weight, self.down.weight
+            return kernels.mlp(x, (norm.weight, norm.eps), *weights, add=add, into=add)
         return add_linear(x if add else None, self.down, kernels.swiglu(norm_then(x, norm, self.gate_up)))
 
 
@@ -79,9 +81,9 @@ def norm_then(x: Tensor, norm: RMSNorm, linear: nn.Linear) -> Tensor:
 
 
 def add_linear(x: Tensor | None, linear: nn.Linear, y: Tensor) -> Tensor:
-    """x + linear(y), or linear(y) without an x."""
+    """x + linear(y), or linear(y) without an x. The sum may take the place of x where no gradient is wanted."""
     if _plain(linear):
-        return kernels.linear(y, linear.weight, linear.bias, add=x)
+        return kernels.linear(y, linear.weight, linear.bias, add=x, into=True)
     return linear(y) if x is None else x + linear(y)
 
 
