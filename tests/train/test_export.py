@@ -22,13 +22,16 @@ from bagel.data.encode import Encoder
 from bagel.data.packing import TrainPack, assemble
 from bagel.data.sample import Picture, Sample, Text, Use
 from bagel.errors import CheckpointError, InputError
+from bagel.infer.pipeline import find_model
 from bagel.tokens import Tokenizer
+from bagel.train import config as configs
 from bagel.train.config import TrainConfig
 from bagel.train.export import export, write
 from bagel.train.loop import train
 
 RANDOM = Path(bagel.__file__).parent / "assets" / "random"
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +106,19 @@ def test_an_adapter_is_merged(base, tmp_path):
         assert torch.equal(value, merged[name]), name
     with pytest.raises(InputError, match="--base"):
         export(tmp_path / "adapter", tmp_path / "out")
+
+
+def test_the_first_run_of_the_guide(tmp_path, monkeypatch):
+    """docs/train.md's first commands: an adapter on the embedded model, exported, answers."""
+    monkeypatch.chdir(tmp_path)
+    train(configs.load(ROOT / "configs" / "first-lora.yaml", ["steps=3", "save.every=3"]))
+    done = export("runs/first-lora", "models/first")
+    assert done.replaced > 0
+    assert (tmp_path / "models" / "first" / "adapter" / "adapter_config.json").exists()
+    before, after = (load_file(folder / "ema.safetensors") for folder in (find_model("mini"), done.folder))
+    changed = [name for name, value in before.items() if not torch.equal(value.float(), after[name].float())]
+    assert 0 < len(changed) <= done.replaced
+    assert Bagel.load(done.folder, device="cpu").chat("How many?", max_tokens=4).text is not None
 
 
 def test_a_model_in_memory_is_written_with_its_adapters_and_left_alone(tmp_path):

@@ -46,6 +46,7 @@ def export_run(
         lora.attach(checkpoint.model, build(lora.LoraConfig, settings.lora, "lora"))
     replaced = fill(checkpoint.model, values, path)
     if settings.lora:
+        replaced += len(lora.adapters(checkpoint.model))  # a published tensor each
         lora_files.save(checkpoint.model, out / "adapter", base=settings.model.path or "")
         lora.merge(checkpoint.model)
         lora.remove(checkpoint.model)
