@@ -51,6 +51,23 @@ class Live:
         lines = httpx.get(f"{self.url}/metrics").text.splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """No pass is made meanwhile, however fast the model is: what is sent stays under way."""
+        scheduler, go = self.worker.scheduler, threading.Event()
+        forward = scheduler._forward
+
+        def waiting(ready: Any) -> Any:
+            go.wait(30)
+            return forward(ready)
+
+        scheduler._forward = waiting
+        try:
+            yield
+        finally:
+            go.set()
+            scheduler._forward = forward
+
     def wait_idle(self, seconds: float = 10.0) -> None:
         wait(lambda: self.worker.open == 0 and not self.worker.scheduler.busy, seconds)
 

@@ -36,15 +36,16 @@ def in_background(call):
 
 def test_a_full_queue_says_when_to_come_back(served, bagel):
     with running(served, active=1, queue=1) as live:
-        calls = [in_background(lambda: live.post("/v1/images/generations", json=LONG)) for _ in range(2)]
-        wait(lambda: live.worker.open == 2)
-        response = live.post(CHAT, json=said())
-        assert response.status_code == 429
-        assert response.json()["error"]["code"] == "queue_full"
-        assert 1 <= int(response.headers["retry-after"]) <= 60
-        with pytest.raises(openai.RateLimitError):
-            live.client().chat.completions.create(model="mini", **said())
-        assert live.metric("bagel_jobs_waiting") == 1
+        with live.held():
+            calls = [in_background(lambda: live.post("/v1/images/generations", json=LONG)) for _ in range(2)]
+            wait(lambda: live.worker.open == 2)
+            response = live.post(CHAT, json=said())
+            assert response.status_code == 429
+            assert response.json()["error"]["code"] == "queue_full"
+            assert 1 <= int(response.headers["retry-after"]) <= 60
+            with pytest.raises(openai.RateLimitError):
+                live.client().chat.completions.create(model="mini", **said())
+            assert live.metric("bagel_jobs_waiting") == 1
         for thread, found in calls:
             thread.join(60)
             assert found[0].status_code == 200
@@ -58,9 +59,10 @@ def test_on_a_small_card_requests_wait_for_room(served, monkeypatch):
     one = demand_of(served.runtime.checkpoint, ["a cube"], asked)
     monkeypatch.setattr(room, "free", lambda: room._bytes([one]))
     with running(served) as live:
-        calls = [in_background(lambda: live.post("/v1/images/generations", json=LONG)) for _ in range(3)]
-        wait(lambda: live.worker.open == 3)
-        wait(lambda: len(live.worker.scheduler.active) == 1)
+        with live.held():
+            calls = [in_background(lambda: live.post("/v1/images/generations", json=LONG)) for _ in range(3)]
+            wait(lambda: live.worker.open == 3)
+            wait(lambda: len(live.worker.scheduler.active) == 1)
         large = live.post("/v1/images/generations", json={**LONG, "size": "512x512", "num_timesteps": 2})
         assert large.status_code == 503
         assert "does not fit into memory" in large.json()["error"]["message"]
@@ -92,12 +94,13 @@ def test_nobody_fills_the_whole_queue(served):
         def ask(key):
             return live.post("/v1/images/generations", json=LONG, headers={"authorization": f"Bearer {key}"})
 
-        calls = [in_background(lambda: ask("one")) for _ in range(4)]
-        wait(lambda: live.worker.open == 4)
-        assert ask("one").status_code == 429
-        calls.append(in_background(lambda: ask("two")))
-        wait(lambda: live.worker.open == 5)
-        assert ask("two").status_code == 429, "five are all"
+        with live.held():
+            calls = [in_background(lambda: ask("one")) for _ in range(4)]
+            wait(lambda: live.worker.open == 4)
+            assert ask("one").status_code == 429
+            calls.append(in_background(lambda: ask("two")))
+            wait(lambda: live.worker.open == 5)
+            assert ask("two").status_code == 429, "five are all"
         for thread, _ in calls:
             thread.join(60)
         assert [found[0].status_code for _, found in calls] == [200] * 5
@@ -106,11 +109,12 @@ def test_nobody_fills_the_whole_queue(served):
 
 def test_one_who_waits_and_leaves_never_runs(served):
     with running(served, active=1) as live:
-        thread, found = in_background(lambda: live.post("/v1/images/generations", json=LONG))
-        wait(lambda: live.worker.scheduler.active)
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(live.url + CHAT, json=said(max_tokens=400), timeout=0.2)
-        wait(lambda: live.worker.open == 1)
+        with live.held():
+            thread, found = in_background(lambda: live.post("/v1/images/generations", json=LONG))
+            wait(lambda: live.worker.scheduler.active)
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(live.url + CHAT, json=said(max_tokens=400), timeout=0.2)
+        wait(lambda: live.worker.open <= 1)
         thread.join(60)
         assert found[0].status_code == 200
         assert "write" not in live.worker.scheduler.metrics.passes
@@ -127,11 +131,12 @@ def test_a_request_that_takes_too_long(served):
 
 def test_stopping_finishes_what_runs_and_gives_back_what_waits(served, bagel):
     with running(served, active=1) as live:
-        first, found = in_background(lambda: live.post(CHAT, json=said(max_tokens=1500)))
-        wait(lambda: live.worker.scheduler.active)
-        second, back = in_background(lambda: live.post(CHAT, json=said()))
-        wait(lambda: live.worker.open == 2)
-        live.server.handle_exit(15, None)
+        with live.held():
+            first, found = in_background(lambda: live.post(CHAT, json=said(max_tokens=1500)))
+            wait(lambda: live.worker.scheduler.active)
+            second, back = in_background(lambda: live.post(CHAT, json=said()))
+            wait(lambda: live.worker.open == 2)
+            live.server.handle_exit(15, None)
         second.join(20)
         assert (back[0].status_code, back[0].headers["retry-after"]) == (503, "5")
         first.join(30)
