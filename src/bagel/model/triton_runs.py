@@ -40,13 +40,15 @@ def widths(head_width: int) -> tuple[int, int]:
 
 
 def shapes(width: int, longest_query: int, longest_key: int) -> tuple[Shape, Shape]:
-    """For the queries' pass and for the keys': by the wider of `widths`, smaller for short runs."""
-    of_queries = Shape(128, 64, 8, 3) if width > 64 else Shape(128, 64, 4, 3)
-    of_keys = Shape(64, 128, 8, 3) if width > 64 else Shape(64, 128, 4, 3)
+    """For the queries' pass and for the keys': by the wider of `widths`, smaller for short runs. Chosen
+    among those whose sums stay in registers on sm_90, which a compiler shows; not yet by time."""
+    wide = width > 64
+    of_queries = Shape(128, 64, 8 if wide else 4, 3)
+    of_keys = Shape(32, 128, 8, 3) if wide else Shape(64, 128, 8, 2)
     if longest_query <= 64:
         of_queries = of_queries._replace(queries=64, warps=4)
     if longest_key <= 64:
-        of_keys = of_keys._replace(keys=64, warps=4)
+        of_keys = of_keys._replace(keys=64, warps=4, stages=2)
     return of_queries, of_keys
 
 
