@@ -15,6 +15,7 @@ from bagel.runs import MAX_LISTED, PackRuns, Runs
 from bagel.sequence import Kind, Layout, Segment
 
 N, M, H = 4, 2, 8
+CUDA = torch.cuda.is_available()
 
 
 def segments(rng: random.Random) -> list[Segment]:
@@ -40,7 +41,7 @@ def heads(layout: Layout, seed: int) -> tuple[QKV, QKV]:
 
 def received(attend: RunAttention | PackAttention, und: QKV, gen: QKV) -> list[Tensor]:
     out = torch.cat(attend(0, und, gen))
-    weights = torch.arange(out.numel()).view_as(out).cos()
+    weights = torch.arange(out.numel(), device=out.device).view_as(out).cos().to(out.dtype)
     return [out.detach(), *torch.autograd.grad((out * weights).sum(), [*und, *gen], allow_unused=True)]
 
 
@@ -57,6 +58,25 @@ def test_runs_equal_the_mask(seed):
     for found, expected in zip(ours, wanted, strict=True):
         if expected is not None:
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kinds", [[Kind.TEXT], [Kind.VIT], [Kind.NOISED]])
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not CUDA, reason="needs a GPU")])]
+)
+def test_packs_of_one_kind(kinds, device):
+    """Text alone has no full runs, pictures alone no causal ones; a kernel must not be asked about nothing."""
+    layout = Layout.of([[Segment(kind, 9) for kind in kinds] for _ in range(2)])
+    runs = PackRuns.of(layout)
+    assert runs is not None
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    und, gen = (QKV(*(x.detach().to(device, dtype).requires_grad_() for x in qkv)) for qkv in heads(layout, 0))
+    ours = received(RunAttention(runs.to(device)), und, gen)
+    wanted = received(PackAttention(layout.to(device), flex=False), und, gen)
+    bound = {"rtol": 1e-4, "atol": 1e-5} if device == "cpu" else {"rtol": 0.05, "atol": 0.05}
+    for found, expected in zip(ours, wanted, strict=True):
+        if expected is not None:
+            torch.testing.assert_close(found, expected, **bound)
 
 
 def test_what_runs_hold():

@@ -214,8 +214,8 @@ def backward(
     causal: bool,
     chosen: tuple[Shape, Shape] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """grad, q, out [Q, N, H], k, v [K, M, H], sums float32 [N, Q] (of the exponents, logarithms) -> gradients of q, k
-    and v, contiguous. chosen: shapes of tiles, for measuring."""
+    """At least one run. grad, q, out [Q, N, H], k, v [K, M, H], sums float32 [N, Q] (logarithms of the sums of the
+    exponentials) -> gradients of q, k and v, contiguous. chosen: shapes of tiles, for measuring."""
     heads, kv_heads, head_width = q.shape[1], k.shape[1], q.shape[2]
     width, rest = widths(head_width)
     q, k, v = (_even(x) for x in (q, k, v))
@@ -224,8 +224,6 @@ def backward(
     dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
     delta = torch.empty_like(sums)
     runs = len(query_ends) - 1
-    if not runs:
-        return dq, dk, dv
     common = (query_ends, key_ends, sums.shape[1], head_width**-0.5, q.stride(0), k.stride(0), v.stride(0))
     constant = {"N": heads, "M": kv_heads, "H": head_width, "WIDTH": width, "REST": rest, "CAUSAL": causal}
     of_queries, of_keys = chosen or shapes(width, longest_query, longest_key)

@@ -102,15 +102,15 @@ def _attention(
     causal: bool,
 ) -> tuple[Tensor, Tensor]:
     """-> what the queries receive, and the logarithm of their sums, float32 [N, Q]."""
+    if not len(q):  # a pack of text alone has no full runs, and the kernel refuses none
+        return torch.empty_like(q), q.new_empty(q.shape[1], 0, dtype=torch.float32)
     if q.is_cuda:
         out = torch.ops.aten._flash_attention_forward(
             q, k, v, query_ends, key_ends, longest_query, longest_key, 0.0, causal, False
         )
         return out[0], out[1]
-    outs = [_one(*one, causal) for one in _each(q, k, v, query_ends, key_ends)]
-    received = torch.cat([out for out, _ in outs]) if outs else torch.empty_like(q)
-    sums = torch.cat([total for _, total in outs], dim=1) if outs else q.new_empty(q.shape[1], 0).float()
-    return received, sums
+    outs, sums = zip(*(_one(*one, causal) for one in _each(q, k, v, query_ends, key_ends)), strict=True)
+    return torch.cat(outs), torch.cat(sums, dim=1)
 
 
 @_attention.register_fake
@@ -132,6 +132,8 @@ def _attention_backward(
     longest_key: int,
     causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if not len(q):
+        return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     if q.is_cuda:
         return _gpu_backward(
             grad, q, k, v, out, sums, query_ends, key_ends, longest_query, longest_key, causal
@@ -141,8 +143,6 @@ def _attention_backward(
         _one_backward(grad[first:last], *one, out[first:last], sums[:, first:last], causal)
         for first, last, one in zip(ends, ends[1:], _each(q, k, v, query_ends, key_ends), strict=False)
     ]
-    if not made:
-        return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     dq, dk, dv = (torch.cat(parts) for parts in zip(*made, strict=True))
     return dq, dk, dv
 
