@@ -50,6 +50,13 @@ def test_a_stage_without_data_says_so() -> None:
         load(ROOT / "configs" / "sft.yaml")
 
 
+def test_a_file_that_is_its_own_base(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(InputError, match="its own base"):
+        load(tmp_path / "a.yaml")
+
+
 def test_overrides_and_base(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text((ROOT / "configs" / "sft.yaml").read_text())
     (tmp_path / "mine.yaml").write_text("base: base.yaml\nrun: runs/mine\noptim: {lr: 3e-6}\n")
