@@ -325,7 +325,7 @@ def test_a_resnet_block_of_the_autoencoder():
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("width", [64, 72, 128])
+@pytest.mark.parametrize("width", [32, 64, 72, 128])
 def test_attention_over_runs(causal, width):
     """FlashAttention over runs against the definition, forward and backward, twice the same."""
     import numpy as np

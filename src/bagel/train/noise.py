@@ -96,11 +96,11 @@ def _write(tokens: Tensor, batch: TrainPack, numbers: list[int], made: Tensor) -
     """Into `tokens` [G, Z] the tokens of these pictures, made [len(numbers), P, Z], wherever the pack shows them: one
     that appears noised and clean is encoded once."""
     place = {number: index for index, number in enumerate(numbers)}
-    shown = [(rows, place[k]) for rows, k in zip(batch.latent_rows, batch.picture_of, strict=True) if k in place]
+    shown = [(rows.start, place[k]) for rows, k in zip(batch.latent_rows, batch.picture_of, strict=True) if k in place]
     if shown:
-        rows = torch.tensor([row for rows, _ in shown for row in range(rows.start, rows.stop)])
-        which = torch.tensor([index for _, index in shown])
-        tokens[_sent(rows, tokens.device)] = made[_sent(which, tokens.device)].flatten(0, 1)
+        starts, which = torch.tensor(shown).unbind(1)
+        rows = starts[:, None] + torch.arange(made.shape[1])
+        tokens[_sent(rows.flatten(), tokens.device)] = made[_sent(which, tokens.device)].flatten(0, 1)
 
 
 def _sent(values: Tensor, device: torch.device) -> Tensor:
