@@ -24,7 +24,6 @@ from bagel.train import parallel
 from bagel.train.bench.build import trainer
 from bagel.train.bench.shapes import SMALL, Mix, Packs, make_pack, model_config
 from bagel.train.config import OptimPart, ParallelPart
-from bagel.train.feed import Feed
 from bagel.train.log import flops, memory_gib, peak_flops
 from bagel.train.loop import Trainer
 from bagel.train.parallel import World, local, local_rows
@@ -151,7 +150,7 @@ def losses(world: World, tiny: bool, part: ParallelPart) -> list[list[float]]:
     same_everywhere(made.model)
     same_everywhere(made.setup.checkpoint.vae)
     made.config = replace(made.config, accumulate=GLOBAL_BATCH // world.size, optim=OptimPart(lr=1e-3))
-    made.feed = Feed(Dealt(config, mix, world), made.setup.encoder, world.device)
+    made.feed = made.fed_by(Dealt(config, mix, world))
     found = []
     for _ in range(LOSS_STEPS):
         done = made.step()[0]
