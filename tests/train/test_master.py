@@ -14,8 +14,8 @@ from bagel.train.master import MasterAdamW
 def test_master_and_weight_go_round_exactly():
     values = torch.cat((torch.randn(10_000), torch.tensor([0.0, -0.0, 1.0, -1.0, 1e-38, 3e38, 1 + 2**-8, 1 + 2**-9])))
     weight, low = torch.empty(len(values), dtype=torch.bfloat16), torch.empty(len(values), dtype=torch.int16)
-    master._split(values, weight, low)
-    assert torch.equal(master._master(weight, low), values)
+    master.split(values, weight, low)
+    assert torch.equal(master.joined(weight, low), values)
     error, step = (weight.float() - values).abs(), (values.bfloat16().float() - values).abs()
     assert torch.equal(error, step)  # nearest
 

@@ -84,7 +84,8 @@ class LatentsPart:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimPart:
-    """name: adamw or adamw8bit (states in 8 bits). warmup: steps of linear rise. schedule: constant,
+    """name: adamw, adamw8bit (states in 8 bits), or muon: the layers' matrices by Muon with `momentum`, the rest by
+    AdamW, at rates as for AdamW. warmup: steps of linear rise. schedule: constant,
     cosine (down to min_lr at the last step), or wsd: constant, then 1 minus a root down to min_lr over the last
     decay_steps of `steps`, over the last decay_minutes of `max_minutes`, or whichever is lower. By the clock a run
     ends at min_lr whatever its speed, and no two are the same: rates follow from the steps alone only without
@@ -103,6 +104,7 @@ class OptimPart:
     beta2: float = 0.95
     eps: float = 1e-15
     weight_decay: float = 0.0
+    momentum: float = 0.95
     clip: float = 1.0
     ema: float | None = None
     ema_warmup: bool = False
@@ -210,7 +212,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 _CHOICES = {
     "model.init": ("checkpoint", "und", "scratch"),
-    "optim.name": ("adamw", "adamw8bit"),
+    "optim.name": ("adamw", "adamw8bit", "muon"),
     "optim.schedule": ("constant", "cosine", "wsd"),
     "parallel.params": ("fp32", "bf16"),
     "parallel.compute": ("auto", "fp32", "bf16"),

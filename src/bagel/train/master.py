@@ -86,7 +86,7 @@ class MasterAdamW(torch.optim.Optimizer):
     def master(self, value: nn.Parameter) -> Tensor:
         """The float32 master of a weight; before the first step the weight itself."""
         state = self.state[value]
-        return _master(value.detach(), state["low"]) if state else value.detach().float()
+        return joined(value.detach(), state["low"]) if state else value.detach().float()
 
 
 def _local(value: Tensor) -> Tensor:
@@ -107,20 +107,20 @@ def _update_all(
         g = grad.float() / scale
         m = mean.float().lerp(g, 1 - beta1)
         v = square.float() * beta2 + g * g * (1 - beta2)
-        before = _master(weight, low)
+        before = joined(weight, low)
         value = before - lr * decay * before
         value = value - lr / correction1 * m / (v.sqrt() / correction2 + eps)
         mean.copy_(torch.where(skip > 0, mean.float(), m))
         square.copy_(torch.where(skip > 0, square.float(), v))
-        _split(torch.where(skip > 0, before, value), weight, low)
+        split(torch.where(skip > 0, before, value), weight, low)
 
 
-def _master(weight: Tensor, low: Tensor) -> Tensor:
+def joined(weight: Tensor, low: Tensor) -> Tensor:
     """bf16 and its 16 low bits -> float32."""
     return ((weight.view(torch.int16).to(torch.int32) << 16) + low.to(torch.int32)).view(torch.float32)
 
 
-def _split(value: Tensor, weight: Tensor, low: Tensor) -> None:
+def split(value: Tensor, weight: Tensor, low: Tensor) -> None:
     """float32 -> bf16, rounded to nearest, and what is left of its bits. Written without a compare: half rounds up
     in magnitude."""
     bits = value.view(torch.int32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from bagel.errors import InputError
 from bagel.train.config import OptimPart
 from bagel.train.master import MasterAdamW
+from bagel.train.muon import Muon, is_matrix
 from bagel.train.parallel import local, whole
 
 
@@ -22,10 +24,12 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def make(parameters: Mapping[str, nn.Parameter], part: OptimPart) -> torch.optim.Optimizer:
     """AdamW: fused on a GPU; one tensor after the other on the CPU (the foreach form leaks objects on sharded
-    tensors); over bf16 weights with an exact float32 master of each.
+    tensors); over bf16 weights with an exact float32 master of each. Or Muon, with that for what is no matrix.
 
-    Raises InputError where the 8-bit one is not installed.
+    Raises InputError where the 8-bit one is not installed, or where Muon finds no matrix.
     """
+    if part.name == "muon":
+        return _muon(parameters, part)
     values = list(parameters.values())
     settings: dict[str, Any] = {
         "lr": part.lr, "betas": (part.beta1, part.beta2), "eps": part.eps, "weight_decay": part.weight_decay
@@ -36,6 +40,15 @@ def make(parameters: Mapping[str, nn.Parameter], part: OptimPart) -> torch.optim
         fused = values[0].device.type == "cuda"
         return torch.optim.AdamW(values, **settings, fused=fused, foreach=False)
     return _adamw_8bit(values, settings)
+
+
+def _muon(parameters: Mapping[str, nn.Parameter], part: OptimPart) -> torch.optim.Optimizer:
+    matrices = {name: value for name, value in parameters.items() if is_matrix(name, value)}
+    if not matrices:
+        raise InputError("optim.name muon is for the layers' matrices, and none is trained here; use adamw.")
+    others = {name: value for name, value in parameters.items() if name not in matrices}
+    rest = make(others, replace(part, name="adamw")) if others else None
+    return Muon(matrices, rest, part.lr, part.momentum, part.weight_decay)
 
 
 def _adamw_8bit(values: list[nn.Parameter], settings: dict[str, Any]) -> torch.optim.Optimizer:
