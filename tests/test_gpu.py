@@ -298,17 +298,19 @@ def test_levels_become_the_same_numbers():
     assert torch.equal(from_levels(levels.to(CUDA)).cpu(), from_levels(levels))
 
 
-def test_group_norm():
+@pytest.mark.parametrize(("channels", "groups"), [(128, 32), (512, 32), (96, 8), (32, 8)])
+@pytest.mark.parametrize("size", [(37, 50), (300, 200)])
+def test_group_norm(channels, groups, size):
     from bagel.model.triton_group_norm import group_norm
 
-    x = (normal(2, 128, 37, 50) + 3).contiguous(memory_format=torch.channels_last)
-    weight, bias = normal(128), normal(128)
-    plain = F.group_norm(x.double(), 32, weight.double(), bias.double(), 1e-6)
-    assert distance(group_norm(x, 32, weight, bias, 1e-6, False), plain) < 3e-3
-    assert distance(group_norm(x, 32, weight, bias, 1e-6, True), F.silu(plain)) < 3e-3
-    before = normal(len(weight)) * 3
-    moved = F.group_norm(x.double() + before.double()[:, None, None], 32, weight.double(), bias.double(), 1e-6)
-    assert distance(group_norm(x, 32, weight, bias, 1e-6, False, before), moved) < 3e-3
+    x = (normal(2, channels, *size) + 3).contiguous(memory_format=torch.channels_last)
+    weight, bias = normal(channels), normal(channels)
+    plain = F.group_norm(x.double(), groups, weight.double(), bias.double(), 1e-6)
+    assert distance(group_norm(x, groups, weight, bias, 1e-6, False), plain) < 3e-3
+    assert distance(group_norm(x, groups, weight, bias, 1e-6, True), F.silu(plain)) < 3e-3
+    before = normal(channels) * 3
+    moved = F.group_norm(x.double() + before.double()[:, None, None], groups, weight.double(), bias.double(), 1e-6)
+    assert distance(group_norm(x, groups, weight, bias, 1e-6, False, before), moved) < 3e-3
 
 
 def test_a_resnet_block_of_the_autoencoder():

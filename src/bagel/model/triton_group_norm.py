@@ -35,6 +35,39 @@ def _sums(x_ptr, sum_ptr, places, channels, STEPS: tl.constexpr, ROWS: tl.conste
 
 
 @triton.jit
+def _scales(  # type: ignore[no-untyped-def]
+    sum_ptr, before_ptr, weight_ptr, bias_ptr, scale_ptr, shift_ptr, slices, places, channels, width, eps,
+    BEFORE: tl.constexpr, SLICES: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """One group of `width` channels of one picture: what its channels are multiplied by and what is added, [B, C]
+    float32 each. In float64, since a mean square is nearly the squared mean where a picture is bright."""
+    group, picture = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    inside = tl.arange(0, WIDTH) < width
+    channel = group * width + tl.arange(0, WIDTH)
+    total = tl.zeros((WIDTH,), dtype=tl.float64)
+    squares = tl.zeros((WIDTH,), dtype=tl.float64)
+    base = sum_ptr + picture * slices * 2 * channels
+    for first in range(0, slices, SLICES):
+        part = first + tl.arange(0, SLICES)
+        mask = (part < slices)[:, None] & inside[None, :]
+        offset = part[:, None] * (2 * channels) + channel[None, :]
+        total += tl.sum(tl.load(base + offset, mask=mask, other=0.0).to(tl.float64), axis=0)
+        squares += tl.sum(tl.load(base + channels + offset, mask=mask, other=0.0).to(tl.float64), axis=0)
+    before = tl.zeros((WIDTH,), dtype=tl.float64)
+    if BEFORE:  # of x + b: sum x + P b, sum x^2 + 2 b sum x + P b^2
+        before = tl.load(before_ptr + channel, mask=inside, other=0.0).to(tl.float64)
+        squares += before * (2 * total + places * before)
+        total += places * before
+    count = (places * width).to(tl.float64)
+    mean = tl.sum(total, axis=0) / count
+    variance = tl.maximum(tl.sum(squares, axis=0) / count - mean * mean, 0.0)
+    scale = tl.load(weight_ptr + channel, mask=inside, other=0.0).to(tl.float64) / tl.sqrt(variance + eps)
+    shift = tl.load(bias_ptr + channel, mask=inside, other=0.0).to(tl.float64) + (before - mean) * scale
+    tl.store(scale_ptr + picture * channels + channel, scale.to(tl.float32), mask=inside)
+    tl.store(shift_ptr + picture * channels + channel, shift.to(tl.float32), mask=inside)
+
+
+@triton.jit
 def _apply(  # type: ignore[no-untyped-def]
     x_ptr, scale_ptr, shift_ptr, out_ptr, places, channels, SILU: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -80,17 +113,13 @@ def group_norm(
     parts = triton.cdiv(places, _SLICE)
     sums = torch.empty(pictures, parts, 2, channels, dtype=torch.float32, device=x.device)
     _sums[(parts, pictures)](x, sums, places, channels, STEPS=triton.cdiv(_SLICE, rows), ROWS=rows, BLOCK=block)
-    moments = sums.double().sum(1)
-    if before is not None:  # of x + b: sum x + P b, sum x^2 + 2 b sum x + P b^2
-        total, squares = moments.unbind(1)
-        moments = torch.stack((total + places * before, squares + before * (2 * total + places * before)), dim=1)
-    by_group = moments.unflatten(-1, (groups, -1)).sum(-1) / (places * channels // groups)
-    mean, square = by_group.unbind(1)
-    size = ((square - mean * mean).clamp_min(0) + eps).rsqrt().repeat_interleave(channels // groups, dim=1)
-    scale = (size * weight).float()
-    shift = (bias - mean.repeat_interleave(channels // groups, dim=1) * size * weight).float()
-    if before is not None:
-        shift = shift + scale * before
+    scale, shift = torch.empty(2, pictures, channels, dtype=torch.float32, device=x.device).unbind()
+    width = channels // groups
+    _scales[(groups, pictures)](
+        sums, bias if before is None else before, weight, bias, scale, shift, parts, places, channels, width, eps,
+        BEFORE=before is not None, SLICES=min(64, triton.next_power_of_2(parts)), WIDTH=triton.next_power_of_2(width),
+        num_warps=1 if parts <= 64 else 4,
+    )  # fmt: skip
     out = torch.empty_like(x)
     _apply[(triton.cdiv(places, rows), pictures)](
         x, scale, shift, out, places, channels, SILU=silu, ROWS=rows, BLOCK=block
