@@ -111,9 +111,6 @@ class PackRuns:
     def to(self, device: torch.device | str) -> PackRuns:
         return self.each(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pin_memory(self) -> PackRuns:
-        return self.each(lambda tensor: tensor.pin_memory())
-
 
 def _runs(
     sample: np.ndarray, segment: np.ndarray, full: np.ndarray, hidden: np.ndarray

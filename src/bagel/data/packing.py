@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bagel.data.block import from_block, to_block
 from bagel.data.encode import CLEAN, Encoded, Piece
 from bagel.images import from_levels
 from bagel.pack import Pack, PackRules, pack
@@ -100,30 +101,20 @@ class TrainPack:
         return replace(self, pack=replace(self.pack, latents=latents, times=times, patches=patches))
 
     def to(self, device: torch.device | str) -> TrainPack:
-        """All but `normals` moves; what came from `pin_memory` moves without waiting."""
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in _MOVED}
-        runs = self.runs and self.runs.to(device)
-        return replace(self, pack=self.pack.to(device), runs=runs, **moved)
+        """All but `normals` moves, as one copy; what came from `pin_memory` moves without waiting. The pixels stay as
+        long as the rest does."""
+        block, parts = to_block(self)
+        moved: TrainPack = from_block(block.to(device, non_blocking=True), parts)
+        return replace(moved, normals=self.normals)
 
     def pin_memory(self) -> TrainPack:
         """Called by the loader's pinning thread."""
-        pinned = {name: getattr(self, name).pin_memory() for name in _MOVED}
-        return replace(self, pack=_pinned(self.pack), runs=self.runs and self.runs.pin_memory(), **pinned)
+        block, parts = to_block(self)
+        pinned: TrainPack = from_block(block.pin_memory(), parts)
+        return pinned
 
-
-_MOVED = ("ce_rows", "ce_labels", "ce_weights", "mse_rows", "levels", "noise", "draws")
-
-
-def _pinned(value: Any) -> Any:
-    """A dataclass of tensors with its tensors, and those of dataclasses inside, pinned."""
-    changed: dict[str, Any] = {}
-    for f in fields(value):
-        inner = getattr(value, f.name)
-        if isinstance(inner, Tensor):
-            changed[f.name] = inner.pin_memory()
-        elif f.name == "layout":
-            changed[f.name] = _pinned(inner)
-    return replace(value, **changed)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return from_block, to_block(self)
 
 
 def times_of(normals: Tensor, shift: float) -> Tensor:
@@ -146,8 +137,9 @@ def assemble(samples: Sequence[Encoded], rules: PackRules, shift: float, reweigh
     levels = [picture.flatten() for sample in samples for picture in sample.pictures]
     first = _firsts([len(sample.pictures) for sample in samples])
     ce_rows, mse_rows = _integers(targets.ce_rows), _integers(targets.mse_rows)
+    layout = replace(made.layout, spans=())  # thousands of objects on their way from a worker, read by no one
     return TrainPack(
-        pack=replace(made, times=times_of(normals, shift)),
+        pack=replace(made, layout=layout, times=times_of(normals, shift)),
         runs=PackRuns.of(made.layout),
         ce_rows=ce_rows,
         ce_labels=_integers(targets.labels),
