@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from bagel.model import varlen
 from bagel.model.attention import QKV, PackAttention, RunAttention
-from bagel.runs import MAX_LISTED, PackRuns, Runs
+from bagel.runs import MAX_LISTED, PackRuns, Runs, list_copies
 from bagel.sequence import Kind, Layout, Segment
 
 N, M, H = 4, 2, 8
@@ -92,7 +94,10 @@ def test_what_runs_hold():
     assert (runs.full.longest_query, runs.full.longest_key) == (6, 15)
     assert (runs.num_full, runs.num_full_keys) == (11, 24)
     assert runs.order[runs.place].tolist() == list(range(len(layout)))
-    assert runs.copies.shape[1] == 4  # the first text is seen by itself, both pictures, and the later texts
+    ends = runs.copy_ends.tolist()
+    assert ends[1] == 4  # the first text is seen by itself, both pictures, and the later texts
+    for row, (first, last) in enumerate(itertools.pairwise(ends)):
+        assert runs.copies[first:last].tolist() == (runs.keys == row).nonzero()[:, 0].tolist()
 
 
 def test_too_many_copies_are_left_to_the_mask():
@@ -100,9 +105,31 @@ def test_too_many_copies_are_left_to_the_mask():
     assert PackRuns.of(Layout.of([pictures])) is None
 
 
-def test_the_operator_is_sound():
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-5), (torch.bfloat16, 2**-8)])
+def test_gradient_of_listed_keys(dtype, rounding):
+    """Rows listed never, once and up to 40 times against PyTorch's own gradient in float64, rounded once; twice the
+    same bits."""
+    keys = np.random.default_rng(0).permutation(np.repeat(np.arange(5), (0, 1, 40, 3, 0)))
+    copies, copy_ends = map(torch.from_numpy, list_copies(keys, 5))
+    any_runs = PackRuns.of(Layout.of([[Segment(Kind.TEXT, 2)]]))
+    assert any_runs is not None
+    runs = replace(any_runs, keys=torch.from_numpy(keys), copies=copies, copy_ends=copy_ends)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, M, H, generator=generator).to(dtype).requires_grad_()
+    weight = torch.randn(len(keys), M, H, generator=generator).to(dtype)
+    found, again = (torch.autograd.grad(varlen.list_keys(x, runs), x, weight)[0] for _ in range(2))
+    assert found.dtype == dtype
+    assert torch.equal(found, again)
+    exact = x.detach().double().requires_grad_()
+    (wanted,) = torch.autograd.grad(exact[runs.keys], exact, weight.double())
+    torch.testing.assert_close(found.double(), wanted, rtol=rounding, atol=1e-5)
+
+
+def test_the_operators_are_sound():
     """Shapes, strides and gradients as PyTorch checks them."""
     runs = Runs.of(np.array([3, 2]), np.array([4, 2]))
     q, k, v = (torch.randn(n, heads, H, requires_grad=True) for n, heads in ((5, N), (6, M), (6, M)))
     arguments = (q, k, v, runs.query_ends, runs.key_ends, 3, 4, True)
     torch.library.opcheck(varlen._attention, arguments)
+    copies, copy_ends = map(torch.from_numpy, list_copies(np.array([2, 0, 2]), 3))
+    torch.library.opcheck(varlen._sum_copies, (torch.randn(3, M, H), copies, copy_ends))

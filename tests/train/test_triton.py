@@ -26,6 +26,21 @@ for causal in (False, True):
             torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
 """
 
+COPIES = """
+import numpy as np, torch
+from bagel.model import triton_copies, varlen
+from bagel.runs import list_copies
+
+torch.manual_seed(0)
+for heads, width in ((4, 32), (4, 128), (2, 72), (5, 128)):
+    times = np.random.default_rng(0).integers(0, 7, 45)  # rows listed 0 to 6 times
+    times[7:9] = 1, 30
+    keys = np.random.default_rng(1).permutation(np.repeat(np.arange(45), times))
+    copies = [torch.from_numpy(x) for x in list_copies(keys, 45)]
+    grad = torch.randn(len(keys), heads, width)
+    assert torch.equal(triton_copies.sum_copies(grad, *copies), varlen._sum_copies(grad, *copies))
+"""
+
 MASTER = """
 import torch
 from bagel.train import master, triton_master
@@ -43,7 +58,7 @@ for skip in (0.0, 1.0):
 """
 
 
-@pytest.mark.parametrize("code", [RUNS, MASTER], ids=["runs", "master"])
+@pytest.mark.parametrize("code", [RUNS, COPIES, MASTER], ids=["runs", "copies", "master"])
 def test_numbers(code, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")  # read when the kernels are defined: a process of its own
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)

@@ -3,7 +3,8 @@
 On a GPU FlashAttention-2's forward as PyTorch ships it, and a backward of our own; elsewhere, and as its definition,
 run by run in plain PyTorch. Each is an operator, so that `torch.compile` and selective recomputation see one call.
 
-Letters: Q queries and K keys of all runs end to end, R runs, N query heads, M key/value heads, H head width.
+Letters: Q queries and K keys of all runs end to end, R runs, N query heads, M key/value heads, H head width; T rows
+of a pack, L keys listed from them.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def take_rows(x: Tensor, rows: Tensor) -> Tensor:
 def list_keys(x: Tensor, runs: PackRuns) -> Tensor:
     """x [T, ...] -> [L, ...], the keys as the runs see them. The gradient of a row is the sum over its copies, in
     their order: the same numbers every time."""
-    return _ListKeys.apply(x, runs.keys, runs.copies)
+    return _ListKeys.apply(x, runs.keys, runs.copies, runs.copy_ends)
 
 
 class _Reorder(torch.autograd.Function):
@@ -77,17 +78,33 @@ class _TakeRows(torch.autograd.Function):
 
 class _ListKeys(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, keys: Tensor, copies: Tensor) -> Tensor:
-        ctx.save_for_backward(copies)
-        return x[keys]
+    def forward(ctx: Any, x: Tensor, keys: Tensor, copies: Tensor, copy_ends: Tensor) -> Tensor:
+        ctx.save_for_backward(copies, copy_ends)
+        return x[keys]  # not an operator of ours: a plain gather may be fused, and made again instead of kept
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        copies = ctx.saved_tensors[0]
-        listed = copies < len(grad)
-        each = grad[torch.where(listed, copies, 0)].float()
-        summed = torch.where(listed[..., None, None], each, 0.0).sum(1)
-        return summed.to(grad.dtype), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        summed: Tensor = _sum_copies(grad, *ctx.saved_tensors)
+        return summed, None, None, None
+
+
+@torch.library.custom_op("bagel::sum_copies", mutates_args=())
+def _sum_copies(grad: Tensor, copies: Tensor, copy_ends: Tensor) -> Tensor:
+    """grad [L, ...] -> [T, ...]: a row's sum over its copies, in their order, in float32, rounded once; zeros for a
+    row without any. Every number is summed by one thread on any device."""
+    if not len(grad):
+        return grad.new_zeros(len(copy_ends) - 1, *grad.shape[1:])
+    if grad.is_cuda and has_triton():
+        from bagel.model.triton_copies import sum_copies
+
+        return sum_copies(grad, copies, copy_ends)
+    summed = torch.segment_reduce(grad[copies].float(), "sum", offsets=copy_ends, unsafe=True)
+    return summed.to(grad.dtype)
+
+
+@_sum_copies.register_fake
+def _(grad: Tensor, copies: Tensor, copy_ends: Tensor) -> Tensor:
+    return grad.new_empty(copy_ends.shape[0] - 1, *grad.shape[1:])
 
 
 @torch.library.custom_op("bagel::run_attention", mutates_args=())
