@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from bagel.infer.engine import Engine, Read
 from bagel.infer.image import ImageStep
 from bagel.infer.lead import undisturbed
 from bagel.pack import TextPart
+from bagel.parallel.crew import Crew
 from conftest import CHECKPOINT, error
 from make_checkpoint import config, made
 
@@ -128,6 +130,24 @@ def test_a_process_that_dies_is_told(alone):
             time.sleep(0.05)
         with pytest.raises(DeviceError, match="device 1 has ended"):
             bagel.draw("a cube", seed=5, **SMALL)
+
+
+def test_an_end_that_was_asked_for_is_no_death(monkeypatch):
+    """Those that follow may be gone before their leader has said its last word to the end."""
+    order = Crew.order
+
+    def slow(crew, what):
+        order(crew, what)
+        if what is None:
+            for thread in threading.enumerate():
+                if thread.name.startswith("bagel-watch"):
+                    thread.join(60)
+
+    monkeypatch.setattr(Crew, "order", slow)
+    with over("rows", 2) as bagel:
+        pass
+    with pytest.raises(DeviceError, match="the model is closed"):
+        bagel.draw("a cube", seed=5, **SMALL)
 
 
 @pytest.mark.slow

@@ -188,6 +188,8 @@ def _leading(runtime: Runtime, crew: Crew, helpers: Helpers | None) -> Runtime:
 
 def _end(crew: Crew, helpers: Helpers | None) -> None:
     """When the leader's model goes."""
+    if helpers:
+        helpers.ended = True  # before they are told: they may be gone sooner than this process goes on
     try:
         crew.order(None)
     except RuntimeError:  # they have gone before

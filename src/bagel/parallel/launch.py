@@ -43,7 +43,7 @@ def stay_local() -> None:
 
 
 class Helpers:
-    """The processes that follow this one, each on a device."""
+    """The processes that follow this one, each on a device. ended: whether they may end, so that nobody is told."""
 
     def __init__(self, module: str, devices: Sequence[torch.device]) -> None:
         """module: what they run; devices: of all ranks, this one's first. Raises DeviceError."""
@@ -93,8 +93,7 @@ class Helpers:
             threading.Thread(target=wait, args=(rank, process), name=f"bagel-watch-{rank}", daemon=True).start()
 
     def finish(self, seconds: float = 20.0) -> None:
-        """Waits for those that were told to end."""
-        self.ended = True
+        """Waits for those that were told to end; `ended` is set before they are told."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and any(process.poll() is None for process in self.processes):
             time.sleep(0.01)
