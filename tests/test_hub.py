@@ -426,4 +426,7 @@ def test_resolve_says_the_command_and_never_asks_a_hub(stand_in: StandIn) -> Non
         hub.resolve(NAME)
     with pytest.raises(CheckpointError, match="There is no model folder no/such/folder"):
         hub.resolve("no/such/folder")
+    folder = "models/BAGEL-7B-MoT"  # as the guides call it, before it is there
+    with pytest.raises(CheckpointError, match=f"bagel download ByteDance-Seed/BAGEL-7B-MoT .* --to {folder}"):
+        hub.resolve(folder)
     assert stand_in.asked == []

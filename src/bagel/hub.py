@@ -19,6 +19,8 @@ from bagel.errors import BagelError, CheckpointError, InputError
 from bagel.hub_bars import Bars
 from bagel.hub_clients import Client, RemoteFile, Source, connect, held
 
+_PUBLISHED, _PUBLISHED_FOLDER = "ByteDance-Seed/BAGEL-7B-MoT", "models/BAGEL-7B-MoT"
+"""The released model, and the folder that the guides download it to, which looks like a name too."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _STAGING = ".bagel-download"
 _MARK = ".bagel-download.json"  # whose folder this is, and whether it is whole
@@ -82,9 +84,11 @@ def resolve(model: str) -> Path:
             )
     if (cached := _in_huggingface_cache(model)) is not None:
         return cached
+    to = "models/" + model.split("/")[1]
+    name = _PUBLISHED if model == _PUBLISHED_FOLDER else model
     raise CheckpointError(
         f"There is no folder {model}, nor was a model of that name downloaded: check the path, or run "
-        f"`{_command(model, 'huggingface', 'models/' + model.split('/')[1])}` (or --from modelscope)."
+        f"`{_command(name, 'huggingface', to)}` (or --from modelscope)."
     )
 
 

@@ -89,6 +89,7 @@ def world(
     check_folder(out)
     with loading(model) as report:
         bagel = Bagel.load(model, device=device, precision=precision, report=report)
+    ModelFlags(model=model).caution()  # before the minutes that follow
     with progress_bar() as bar:
         task = bar.add_task("exercises", total=None)
         counts = evaluate(
@@ -103,7 +104,6 @@ def world(
             minutes=minutes,
             report=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    ModelFlags(model=model).caution()
     print(table(counts))
 
 
@@ -118,7 +118,7 @@ def closeness(
     device: str = "auto",
     options: Knobs | None = None,  # type: ignore[valid-type]
 ) -> None:
-    """How near the faster modes come to the exact picture (PSNR, SSIM, FLIP): bagel eval closeness -m models/mini
+    """How near the faster modes come to the exact picture (PSNR, SSIM, FLIP): bagel eval closeness -m mini
 
     Parameters
     ----------
