@@ -13,6 +13,7 @@ import pytest
 from bagel.errors import InputError
 from bagel.train import loop
 from bagel.train.config import TrainConfig
+from bagel.train.errors import TrainError
 from bagel.train.log import Pace
 from bagel.train.loop import train
 
@@ -54,6 +55,30 @@ def test_tensorboard_is_written_by_default(tmp_path: Path, capsys: pytest.Captur
     said = capsys.readouterr().err
     assert "base weights" in said
     assert "Trained parameters" in said
+
+
+def test_a_start_that_fails_leaves_no_file_for_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    with pytest.raises(TrainError, match=r"loss\.ce_limit"):  # the first step's loss says that the weights do not fit
+        go(tmp_path, log={}, loss={"ce_limit": 0.01})
+    with pytest.raises(InputError, match="gone"):
+        go(tmp_path, log={}, data=rows_at(tmp_path / "data", [{"parts": [{"image": "gone.png", "use": "target"}]}]))
+    assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+def test_a_run_that_has_ended_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tensorboard")
+    run = go(tmp_path, steps=2, log={})
+    written = sorted((run / "tensorboard").iterdir())
+    capsys.readouterr()
+    for steps in (2, 1):
+        go(tmp_path, steps=steps, log={})
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"2 steps are done, and steps is {steps}. To go on, give more: steps=4." in said
+        assert "going on after" not in said
+    assert sorted((run / "tensorboard").iterdir()) == written
+    go(tmp_path, steps=3, log={})
+    assert "going on after step 2" in capsys.readouterr().err
 
 
 def test_steps_that_are_done_again_are_told_once(tmp_path: Path) -> None:

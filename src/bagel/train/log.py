@@ -87,7 +87,8 @@ class Reporter:
             TextColumn("{task.fields[left]}"), console=self.console, disable=not is_main,
         )  # fmt: skip
         self._task: TaskID = self._progress.add_task("training", total=config.steps, completed=start, left="")
-        self._board: Any = None
+        self._writer: Any = None
+        self._opened: Any = None
         self._wandb: Any = None
         self._clock = time.perf_counter()
         self._start, self._pace = start, Pace(config.steps, end)
@@ -97,15 +98,15 @@ class Reporter:
         if self.is_main:
             self.folder.mkdir(parents=True, exist_ok=True)
             _forget_after(self.folder / LINES, self._start)
-            self._board = self._tensorboard() if self.config.log.tensorboard else None
+            self._writer = self._tensorboard() if self.config.log.tensorboard else None
             self._wandb = self._weights_and_biases() if self.config.log.wandb else None
         self._progress.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._progress.stop()
-        if self._board:
-            self._board.close()
+        if self._opened:
+            self._opened.close()
         if self._wandb:
             self._wandb.finish(exit_code=int(kind is not None))
 
@@ -137,9 +138,9 @@ class Reporter:
         self._progress.update(self._task, completed=step, description=_short(known), left=left)
         if step % self.config.log.every and step != self.config.steps:
             return
-        for name, value in known.items():
-            if self._board:
-                self._board.add_scalar(name, value, step)
+        if board := self._board():
+            for name, value in known.items():
+                board.add_scalar(name, value, step)
         if self._wandb:
             self._wandb.log(dict(known), step=step)
         if not self.console.is_terminal:
@@ -167,20 +168,29 @@ class Reporter:
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")
         if image is not None:
             image.save(folder / f"{name}.png")
-        if self._board and image is not None:
+        board = self._board()
+        if board and image is not None:
             import numpy as np
 
-            self._board.add_image(f"samples/{name}", np.array(image), step, dataformats="HWC")
-        if self._board:
-            self._board.add_text(f"samples/{name}", text, step)
+            board.add_image(f"samples/{name}", np.array(image), step, dataformats="HWC")
+        if board:
+            board.add_text(f"samples/{name}", text, step)
+
+    def _board(self) -> Any:
+        """TensorBoard's writer, or None. It writes a file as soon as there is one, so it is made when there is
+        something to write: a start that fails leaves none."""
+        if self._opened is None and self._writer:
+            self._opened = self._writer(str(self.folder / "tensorboard"), purge_step=self._start + 1)
+        return self._opened
 
     def _tensorboard(self) -> Any:
+        """The class of its writer."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             self.say("tensorboard is not installed (`pip install tensorboard`): log.jsonl alone is written.")
             return None
-        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._start + 1)
+        return SummaryWriter
 
     def _weights_and_biases(self) -> Any:
         from bagel.errors import InputError

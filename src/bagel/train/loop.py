@@ -62,7 +62,7 @@ def train(config: TrainConfig, data: Data | None = None) -> None:
             for note in notes:
                 reporter.say(f"WARNING: {note}")
             if step:
-                reporter.say(f"going on after step {step}")
+                reporter.say(_going_on(step, config.steps))
             Trainer(setup, reporter, stop, step).run()
     except RuntimeError as error:
         if world.size > 1 and is_lost(error):
@@ -83,6 +83,12 @@ def _looked_over(config: TrainConfig, start: Start) -> tuple[PackLoader, list[st
     own = config.data
     first = int(os.environ.get("RANK", 0)) == 0
     return data, look_over(data.datasets, own.check_rows, own.bad_rows) if first else []
+
+
+def _going_on(done: int, steps: int) -> str:
+    if done < steps:
+        return f"going on after step {done}"
+    return f"nothing is left to do: {done} steps are done, and steps is {steps}. To go on, give more: steps={2 * done}."
 
 
 def resume(setup: Setup) -> int:
