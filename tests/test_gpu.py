@@ -298,19 +298,29 @@ def test_levels_become_the_same_numbers():
     assert torch.equal(from_levels(levels.to(CUDA)).cpu(), from_levels(levels))
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(128, 32), (512, 32), (96, 8), (32, 8)])
-@pytest.mark.parametrize("size", [(37, 50), (300, 200)])
-def test_group_norm(channels, groups, size):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    ("pictures", "channels", "groups", "height", "width"),
+    [
+        (2, 128, 32, 37, 50),
+        (3, 96, 8, 37, 50),  # 12 channels a group: no power of two
+        (200, 32, 8, 16, 16),
+        (2, 512, 32, 1, 1),
+        (1, 256, 32, 300, 500),  # more slices than are read at once
+        (1, 64, 32, 1030, 1026),  # slices longer than of small pictures
+    ],
+)
+def test_group_norm(pictures, channels, groups, height, width, dtype):
     from bagel.model.triton_group_norm import group_norm
 
-    x = (normal(2, channels, *size) + 3).contiguous(memory_format=torch.channels_last)
-    weight, bias = normal(channels), normal(channels)
+    limit = 3e-3 if dtype is torch.bfloat16 else 1e-5
+    x = (normal(pictures, channels, height, width, dtype=dtype) + 3).contiguous(memory_format=torch.channels_last)
+    weight, bias, before = (scale * normal(channels, dtype=dtype) for scale in (1, 1, 3))
     plain = F.group_norm(x.double(), groups, weight.double(), bias.double(), 1e-6)
-    assert distance(group_norm(x, groups, weight, bias, 1e-6, False), plain) < 3e-3
-    assert distance(group_norm(x, groups, weight, bias, 1e-6, True), F.silu(plain)) < 3e-3
-    before = normal(channels) * 3
+    assert distance(group_norm(x, groups, weight, bias, 1e-6, False), plain) < limit
+    assert distance(group_norm(x, groups, weight, bias, 1e-6, True), F.silu(plain)) < limit
     moved = F.group_norm(x.double() + before.double()[:, None, None], groups, weight.double(), bias.double(), 1e-6)
-    assert distance(group_norm(x, groups, weight, bias, 1e-6, False, before), moved) < 3e-3
+    assert distance(group_norm(x, groups, weight, bias, 1e-6, False, before), moved) < limit
 
 
 def test_a_resnet_block_of_the_autoencoder():
@@ -324,6 +334,25 @@ def test_a_resnet_block_of_the_autoencoder():
     with torch.inference_mode():
         found = fast(x.bfloat16().contiguous(memory_format=torch.channels_last))
     assert distance(found, wanted.detach()) < 1e-2
+
+
+def test_the_autoencoder():
+    """All of it, convolutions' biases carried from block to block, against float64."""
+    from bagel.model.config import VAEConfig
+    from bagel.model.vae import VAE
+
+    torch.manual_seed(0)
+    vae = VAE(VAEConfig(ch=32, ch_mult=(1, 2, 3, 3), norm_groups=8)).to(CUDA).requires_grad_(False).double()
+    for parameter in vae.parameters():
+        parameter += 0.1 * torch.randn_like(parameter)
+    pixels, latents = torch.rand(3, 3, 64, 96, device=CUDA) * 2 - 1, torch.randn(3, 16, 8, 12, device=CUDA)
+    with torch.enable_grad():  # the plain path
+        wanted = vae.moments(pixels), vae.decode(latents)
+    for dtype, limit in ((torch.float32, 5e-3), (torch.bfloat16, 5e-2)):  # float32 convolves in TF32
+        fast = vae.to(dtype, memory_format=torch.channels_last)
+        with torch.inference_mode():
+            assert distance(fast.moments(pixels), wanted[0]) < limit
+            assert distance(fast.decode(latents), wanted[1]) < limit
 
 
 @pytest.mark.parametrize("causal", [False, True])

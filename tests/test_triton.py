@@ -130,8 +130,53 @@ for rows, width in ((3, 96), (5, 2200), (3, 4096)):
     assert (values.view(torch.uint8) == exact).float().mean() > 0.9  # the interpreter rounds some to the wrong side
 """
 
+NORM = """
+import torch, torch.nn.functional as F
+from bagel.model import triton_group_norm
 
-@pytest.mark.parametrize("code", [GEMV, TOKEN, STEP, FP8], ids=["gemv", "token", "step", "fp8"])
+torch.manual_seed(0)
+for cut, channels, groups, height, width, dtype in (
+    ((512, 1024), 96, 8, 29, 23, torch.float32),
+    ((512, 1024), 128, 32, 4, 5, torch.bfloat16),
+    ((512, 1024), 96, 8, 1, 1, torch.float32),
+    ((2, 20), 64, 8, 20, 13, torch.bfloat16),  # slices grown to 16 places
+    ((2, 1024), 64, 1, 15, 13, torch.float32),  # more slices than are read at once
+):
+    triton_group_norm._SLICE, triton_group_norm._MOST_SLICES = cut
+    x = (torch.randn(2, channels, height, width) + 3).contiguous(memory_format=torch.channels_last)
+    weight, bias, before = (torch.randn(channels).to(dtype) for _ in range(3))
+    for given in (None, before):
+        moved = x.double() if given is None else x.double() + given.double()[:, None, None]
+        wanted = F.group_norm(moved, groups, weight.double(), bias.double(), 1e-6)
+        for silu in (False, True):
+            found = triton_group_norm.group_norm(x, groups, weight, bias, 1e-6, silu, given)
+            torch.testing.assert_close(found.double(), F.silu(wanted) if silu else wanted, rtol=1e-5, atol=2e-5)
+"""
+
+VAE = """
+import torch
+from bagel.model import kernels
+from bagel.model.config import VAEConfig
+from bagel.model.vae import VAE
+
+torch.manual_seed(0)
+vae = VAE(VAEConfig(ch=32, ch_mult=(1, 2, 2), num_res_blocks=1, norm_groups=8)).requires_grad_(False)
+for parameter in vae.parameters():
+    parameter += 0.1 * torch.randn_like(parameter)  # biases that would be missed
+pixels, latents = torch.rand(2, 3, 16, 24) * 2 - 1, torch.randn(2, 16, 4, 6)
+with torch.no_grad():
+    wanted = vae.moments(pixels), vae.decode(latents)
+    kernels._fused = lambda x: True
+    vae.to(memory_format=torch.channels_last)
+    assert kernels.convolve(pixels, vae.encoder.conv_in)[1] is not None
+    for found, exact in zip((vae.moments(pixels), vae.decode(latents)), wanted, strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
+"""
+
+
+@pytest.mark.parametrize(
+    "code", [GEMV, TOKEN, STEP, FP8, NORM, VAE], ids=["gemv", "token", "step", "fp8", "group norm", "autoencoder"]
+)
 def test_numbers(code, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")  # read when the kernels are defined: a process of its own
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)

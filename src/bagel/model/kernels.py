@@ -174,12 +174,15 @@ def group_norm(x: Tensor, norm: nn.GroupNorm, silu: bool, bias: Tensor | None = 
     return F.silu(y) if silu else y
 
 
-def convolve(x: Tensor, conv: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
-    """conv(x), and the bias [C] that is still to be added: on a GPU the library adds it in a pass of its own over the
-    whole picture, which whatever reads the result next can do for nothing."""
-    if _fused_picture(x) and conv.bias is not None:
-        return F.conv2d(x, conv.weight, None, conv.stride, conv.padding), conv.bias
-    return conv(x), None
+def convolve(x: Tensor, conv: nn.Conv2d, before: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """conv(x + before), and the bias [C] that is still to be added: on a GPU the library adds it in a pass of its own
+    over the whole picture, which whatever reads the result next can do for nothing. before: [C], for convolutions of
+    1 x 1 alone; others would add it to the zeros around the picture too."""
+    if not _fused(x) or conv.bias is None:
+        return conv(x if before is None else x + before[:, None, None]), None
+    y = F.conv2d(x, conv.weight, None, conv.stride, conv.padding)
+    bias = conv.bias if before is None else torch.addmv(conv.bias, conv.weight.flatten(1), before)
+    return (y, bias) if _fused_picture(y) else (y + bias[:, None, None], None)
 
 
 def add_pictures(x: Tensor, y: Tensor, *biases: Tensor | None) -> Tensor:

@@ -11,7 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_SLICE = 512
+_SLICE, _MOST_SLICES = 512, 1024
+"""Places in a slice, more only where a picture would have more slices than this: enough programs to fill a GPU with
+one picture, and few enough sums that `_scales` reads them in no time."""
 
 
 @triton.jit
@@ -36,35 +38,36 @@ def _sums(x_ptr, sum_ptr, places, channels, STEPS: tl.constexpr, ROWS: tl.conste
 
 @triton.jit
 def _scales(  # type: ignore[no-untyped-def]
-    sum_ptr, before_ptr, weight_ptr, bias_ptr, scale_ptr, shift_ptr, slices, places, channels, width, eps,
-    BEFORE: tl.constexpr, SLICES: tl.constexpr, WIDTH: tl.constexpr,
+    sum_ptr, before_ptr, weight_ptr, bias_ptr, scale_ptr, shift_ptr, places, slices, channels, eps,
+    BEFORE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One group of `width` channels of one picture: what its channels are multiplied by and what is added, [B, C]
-    float32 each. In float64, since a mean square is nearly the squared mean where a picture is bright."""
+    """From the sums [B, S, 2, C], what each channel of one group is multiplied with and what is added to it then:
+    [B, C] float32, all before that in float64, since the variance is a small difference of large numbers."""
     group, picture = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    inside = tl.arange(0, WIDTH) < width
-    channel = group * width + tl.arange(0, WIDTH)
-    total = tl.zeros((WIDTH,), dtype=tl.float64)
-    squares = tl.zeros((WIDTH,), dtype=tl.float64)
-    base = sum_ptr + picture * slices * 2 * channels
-    for first in range(0, slices, SLICES):
-        part = first + tl.arange(0, SLICES)
+    width = channels // tl.num_programs(0)
+    column = group * width + tl.arange(0, BLOCK)
+    inside = tl.arange(0, BLOCK) < width
+    total = tl.zeros((BLOCK,), dtype=tl.float64)
+    squares = tl.zeros((BLOCK,), dtype=tl.float64)
+    for first in range(0, slices, ROWS):
+        part = first + tl.arange(0, ROWS)
         mask = (part < slices)[:, None] & inside[None, :]
-        offset = part[:, None] * (2 * channels) + channel[None, :]
-        total += tl.sum(tl.load(base + offset, mask=mask, other=0.0).to(tl.float64), axis=0)
-        squares += tl.sum(tl.load(base + channels + offset, mask=mask, other=0.0).to(tl.float64), axis=0)
-    before = tl.zeros((WIDTH,), dtype=tl.float64)
-    if BEFORE:  # of x + b: sum x + P b, sum x^2 + 2 b sum x + P b^2
-        before = tl.load(before_ptr + channel, mask=inside, other=0.0).to(tl.float64)
+        place = sum_ptr + (picture * slices + part)[:, None] * 2 * channels + column[None, :]
+        total += tl.sum(tl.load(place, mask=mask, other=0.0).to(tl.float64), axis=0)
+        squares += tl.sum(tl.load(place + channels, mask=mask, other=0.0).to(tl.float64), axis=0)
+    before = tl.zeros((BLOCK,), dtype=tl.float64)
+    if BEFORE:  # of x + b: sum x^2 + 2 b sum x + P b^2, sum x + P b
+        before = tl.load(before_ptr + column, mask=inside, other=0.0).to(tl.float64)
         squares += before * (2 * total + places * before)
         total += places * before
-    count = (places * width).to(tl.float64)
-    mean = tl.sum(total, axis=0) / count
-    variance = tl.maximum(tl.sum(squares, axis=0) / count - mean * mean, 0.0)
-    scale = tl.load(weight_ptr + channel, mask=inside, other=0.0).to(tl.float64) / tl.sqrt(variance + eps)
-    shift = tl.load(bias_ptr + channel, mask=inside, other=0.0).to(tl.float64) + (before - mean) * scale
-    tl.store(scale_ptr + picture * channels + channel, scale.to(tl.float32), mask=inside)
-    tl.store(shift_ptr + picture * channels + channel, shift.to(tl.float32), mask=inside)
+    mean = tl.sum(total, axis=0) / places / width
+    variance = tl.sum(squares, axis=0) / places / width - mean * mean
+    weight = tl.load(weight_ptr + column, mask=inside, other=0.0).to(tl.float64)
+    bias = tl.load(bias_ptr + column, mask=inside, other=0.0).to(tl.float64)
+    scale = weight * tl.rsqrt(tl.maximum(variance, 0.0) + eps)
+    shift = bias + (before - mean) * scale
+    tl.store(scale_ptr + picture * channels + column, scale.to(tl.float32), mask=inside)
+    tl.store(shift_ptr + picture * channels + column, shift.to(tl.float32), mask=inside)
 
 
 @triton.jit
@@ -110,15 +113,17 @@ def group_norm(
     pictures, channels, height, width = x.shape
     places, block = height * width, triton.next_power_of_2(channels)
     rows = max(1, 8192 // block)
-    parts = triton.cdiv(places, _SLICE)
-    sums = torch.empty(pictures, parts, 2, channels, dtype=torch.float32, device=x.device)
-    _sums[(parts, pictures)](x, sums, places, channels, STEPS=triton.cdiv(_SLICE, rows), ROWS=rows, BLOCK=block)
-    scale, shift = torch.empty(2, pictures, channels, dtype=torch.float32, device=x.device).unbind()
-    width = channels // groups
+    length = max(_SLICE, triton.next_power_of_2(triton.cdiv(places, _MOST_SLICES)))
+    slices = triton.cdiv(places, length)
+    sums = torch.empty(pictures, slices, 2, channels, dtype=torch.float32, device=x.device)
+    _sums[(slices, pictures)](x, sums, places, channels, STEPS=triton.cdiv(length, rows), ROWS=rows, BLOCK=block)
+    scale = torch.empty(pictures, channels, dtype=torch.float32, device=x.device)
+    shift = torch.empty_like(scale)
+    of_group = triton.next_power_of_2(channels // groups)
+    at_once = min(triton.next_power_of_2(slices), max(1, 2048 // of_group))
     _scales[(groups, pictures)](
-        sums, bias if before is None else before, weight, bias, scale, shift, parts, places, channels, width, eps,
-        BEFORE=before is not None, SLICES=min(64, triton.next_power_of_2(parts)), WIDTH=triton.next_power_of_2(width),
-        num_warps=1 if parts <= 64 else 4,
+        sums, weight if before is None else before, weight, bias, scale, shift, places, slices, channels, eps,
+        BEFORE=before is not None, ROWS=at_once, BLOCK=of_group, num_warps=1 if at_once * of_group <= 512 else 4,
     )  # fmt: skip
     out = torch.empty_like(x)
     _apply[(triton.cdiv(places, rows), pictures)](

@@ -1,7 +1,8 @@
 """The FLUX autoencoder: pictures in [-1, 1] to latents of 16 channels, an eighth of the size, and back.
 Its tensors are named as in the published `ae.safetensors`.
 
-Letters: B pictures, C channels, h w latent grid.
+Letters: B pictures, C channels, P places of a picture, h w latent grid. `pending`: the bias [C] that the convolution
+before has left to be added to x, if it has (see `convolve`).
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ class ResnetBlock(nn.Module):
         if inputs != outputs:
             self.nin_shortcut = nn.Conv2d(inputs, outputs, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h, bias = convolve(group_norm(x, self.norm1, silu=True), self.conv1)
+    def forward(self, x: Tensor, pending: Tensor | None = None) -> Tensor:
+        h, bias = convolve(group_norm(x, self.norm1, silu=True, bias=pending), self.conv1)
         h, bias = convolve(group_norm(h, self.norm2, silu=True, bias=bias), self.conv2)
-        kept, kept_bias = convolve(x, self.nin_shortcut) if hasattr(self, "nin_shortcut") else (x, None)
+        kept, kept_bias = convolve(x, self.nin_shortcut, pending) if hasattr(self, "nin_shortcut") else (x, pending)
         return add_pictures(h, kept, bias, kept_bias)
 
 
@@ -48,10 +49,15 @@ class AttnBlock(nn.Module):
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        h = group_norm(x, self.norm, silu=False)
-        q, k, v = (f(h).flatten(2).transpose(1, 2)[:, None] for f in (self.q, self.k, self.v))
-        seen = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])
-        return x + self.proj_out(seen)
+        rows = group_norm(x, self.norm, silu=False).flatten(2).transpose(1, 2)
+        q, k, v = (_product(rows, conv)[:, None] for conv in (self.q, self.k, self.v))
+        seen = _product(F.scaled_dot_product_attention(q, k, v)[:, 0], self.proj_out)
+        return x + seen.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+def _product(rows: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A convolution of 1 x 1 over rows [B, P, C]: as a plain product it adds its bias without another pass."""
+    return F.linear(rows, conv.weight.flatten(1), conv.bias)
 
 
 class Middle(nn.Module):
@@ -61,8 +67,8 @@ class Middle(nn.Module):
         self.attn_1 = AttnBlock(channels)
         self.block_2 = ResnetBlock(channels, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block_2(self.attn_1(self.block_1(x)))
+    def forward(self, x: Tensor, pending: Tensor | None = None) -> Tensor:
+        return self.block_2(self.attn_1(self.block_1(x, pending)))
 
 
 class Downsample(nn.Module):
@@ -70,8 +76,8 @@ class Downsample(nn.Module):
         super().__init__()
         self.conv = _conv(channels, channels, stride=2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return convolve(F.pad(x, (0, 1, 0, 1)), self.conv)
 
 
 class Upsample(nn.Module):
@@ -79,8 +85,8 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = _conv(channels, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return convolve(F.interpolate(x, scale_factor=2.0, mode="nearest"), self.conv)
 
 
 class Level(nn.Module):
@@ -93,10 +99,10 @@ class Level(nn.Module):
         if step:
             self.add_module(*step)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, pending: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         for block in self.block:
-            x = block(x)
-        return getattr(self, self.step)(x) if self.step else x
+            x, pending = block(x, pending), None
+        return getattr(self, self.step)(x) if self.step else (x, None)
 
 
 class Encoder(nn.Module):
@@ -116,9 +122,9 @@ class Encoder(nn.Module):
         self.conv_out = _conv(widths[-1], 2 * config.z_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x)
+        x, pending = convolve(x, self.conv_in)
         for level in self.down:
-            x = level(x)
+            x, pending = level(x, pending)
         return self.conv_out(group_norm(self.mid(x), self.norm_out, silu=True))
 
 
@@ -139,9 +145,9 @@ class Decoder(nn.Module):
         self.conv_out = _conv(widths[0], config.out_ch)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.mid(self.conv_in(z))
+        x, pending = self.mid(*convolve(z, self.conv_in)), None
         for level in reversed(self.up):
-            x = level(x)
+            x, pending = level(x, pending)
         return self.conv_out(group_norm(x, self.norm_out, silu=True))
 
 
@@ -156,20 +162,18 @@ class VAE(nn.Module):
             if isinstance(module, nn.GroupNorm):
                 module.num_groups = config.norm_groups
 
-    def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """pixels [B, 3, H, W] in [-1, 1] -> latents float32 [B, C, h, w]: the posterior's mean, or, given a
-        generator, a draw from it (training)."""
-        return self.draw(self.moments(pixels), generator)
+    def encode(self, pixels: Tensor) -> Tensor:
+        """pixels [B, 3, H, W] in [-1, 1] -> latents float32 [B, C, h, w]: the posterior's mean."""
+        return self.draw(self.moments(pixels))
 
     def moments(self, pixels: Tensor) -> Tensor:
         """pixels [B, 3, H, W] -> the posterior, mean and log-variance along channels, float32 [B, 2 C, h, w]."""
         return self.encoder(pixels.to(self.dtype)).float()
 
-    def draw(self, moments: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Latents from the posterior: its mean, or, given a generator, a sample."""
+    def draw(self, moments: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Latents from the posterior: its mean, or, given N(0, 1) of the latents' shape, a sample (training)."""
         mean, log_variance = moments.chunk(2, dim=1)
-        if generator is not None:
-            noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean.device)
+        if noise is not None:
             mean = mean + torch.exp(0.5 * log_variance) * noise
         return self.config.scale_factor * (mean - self.config.shift_factor)
 

@@ -1,7 +1,8 @@
 """Pictures of a pack -> noised latents and the velocities to learn. Every draw follows from seeds that the pack
 carries, so that a pack is the same on every rank and after every resume.
 
-Letters: G latent tokens, M of them with loss, Z latent width, C channels, h w latent grid.
+Letters: G latent tokens, M of them with loss, Z latent width; B pictures of one size, H W pixels, C channels, h w
+latent grid, P latent tokens of a picture.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import math
 import os
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +22,9 @@ from bagel.data.packing import TrainPack
 from bagel.images import from_levels, patchify
 from bagel.model.vae import VAE
 from bagel.train.config import LatentsPart
+
+Size = tuple[int, int]
+"""Of a picture in pixels, height and width."""
 
 
 class LatentEncoder:
@@ -41,29 +46,26 @@ class LatentEncoder:
             for rows, latent in zip(batch.latent_rows, self._padded(batch), strict=True):
                 tokens[rows] = patchify(latent, self.patch)
             return tokens
-        alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+        numbers: dict[Size, list[int]] = defaultdict(list)
         for number, size in enumerate(batch.picture_sizes):
-            alike[size].append(number)
-        for size, numbers in alike.items():
-            _write(tokens, batch, numbers, patchify(self._latents(batch, numbers, size), self.patch))
+            numbers[size].append(number)
+        shapes = {size: self._latent_shape(size) for size in numbers}
+        levels = _by_size(batch.levels, batch.picture_sizes, {size: (3, *size) for size in numbers})
+        draws = _by_size(batch.draws, batch.picture_sizes, shapes)
+        for size, pictures, noise in zip(numbers, levels, draws, strict=True):
+            latents = self._latents(from_levels(pictures), noise)
+            _write(tokens, batch, numbers[size], patchify(latents, self.patch))
         return tokens
 
-    def _latents(self, batch: TrainPack, numbers: list[int], size: tuple[int, int]) -> Tensor:
-        """Of pictures of one size, [len(numbers), C, h, w]. Hundreds of small pictures are handled as one tensor:
-        taken one by one they cost more launches than the model does."""
-        pictures = from_levels(_chosen(batch.levels, [3 * h * w for h, w in batch.picture_sizes], numbers))
-        pictures = pictures.view(-1, 3, *size)
+    def _latents(self, pictures: Tensor, noise: Tensor) -> Tensor:
+        """pictures: [B, 3, H, W], noise: [B, C, h, w] -> [B, C, h, w]. Hundreds of small pictures are handled as one
+        tensor: taken one by one they cost more launches than the model does."""
         moments = self.vae.moments(pictures) if self._cache is None else self._kept(self._cache, pictures)
-        if self.part.sample:
-            mean, log_variance = moments.chunk(2, dim=1)
-            lengths = [mean.shape[1] * self._area(one) for one in batch.picture_sizes]
-            draws = _chosen(batch.draws, lengths, numbers).view(mean.shape)
-            moments = torch.cat((mean + torch.exp(0.5 * log_variance) * draws, log_variance), dim=1)
-        return self.vae.draw(moments)
+        return self.vae.draw(moments, noise if self.part.sample else None)
 
-    def _area(self, size: tuple[int, int]) -> int:
-        """Pixels of the latents of a picture."""
-        return math.prod(side // self.vae.config.downsample for side in size)
+    def _latent_shape(self, size: Size) -> tuple[int, ...]:
+        config = self.vae.config
+        return config.z_channels, *(side // config.downsample for side in size)
 
     def _kept(self, cache: _Cache, pictures: Tensor) -> Tensor:
         known = [cache.get(picture) for picture in pictures]
@@ -84,12 +86,18 @@ class LatentEncoder:
         return [x[:, : h * side, : w * side] for x, (h, w) in zip(latents, batch.grids, strict=True)]
 
 
-def _chosen(flat: Tensor, lengths: list[int], numbers: list[int]) -> Tensor:
-    """Of stretches that lie end to end, those of `numbers`, end to end: without a copy where it is all of them."""
-    if len(numbers) == len(lengths):
-        return flat
-    stretches = flat.split(lengths)
-    return torch.cat([stretches[number] for number in numbers])
+def _by_size(flat: Tensor, sizes: Sequence[Size], shapes: Mapping[Size, tuple[int, ...]]) -> Iterator[Tensor]:
+    """Of what lies end to end, one stretch for each of `sizes`: those of each size in `shapes`, as [B, *shape], without
+    a copy where there is one size alone."""
+    if len(shapes) == 1:
+        (shape,) = shapes.values()
+        yield flat.view(-1, *shape)
+        return
+    lengths = {size: math.prod(shape) for size, shape in shapes.items()}
+    stretches = flat.split([lengths[size] for size in sizes])
+    for wanted, shape in shapes.items():
+        alike = [stretch for stretch, size in zip(stretches, sizes, strict=True) if size == wanted]
+        yield torch.cat(alike).view(-1, *shape)
 
 
 def _write(tokens: Tensor, batch: TrainPack, numbers: list[int], made: Tensor) -> None:
@@ -97,10 +105,9 @@ def _write(tokens: Tensor, batch: TrainPack, numbers: list[int], made: Tensor) -
     that appears noised and clean is encoded once."""
     place = {number: index for index, number in enumerate(numbers)}
     shown = [(rows.start, place[k]) for rows, k in zip(batch.latent_rows, batch.picture_of, strict=True) if k in place]
-    if shown:  # two short columns, copied without a wait; the rows follow from them on the device
-        starts, which = torch.tensor(shown).t().to(tokens.device, non_blocking=True)
-        rows = starts[:, None] + torch.arange(made.shape[1], device=tokens.device)
-        tokens[rows] = made[which]
+    if shown:  # two numbers a picture leave without waiting, and without pinned memory, which may wait to be made
+        starts, which = torch.tensor(shown).to(tokens.device, non_blocking=True).unbind(1)
+        tokens[starts[:, None] + torch.arange(made.shape[1], device=tokens.device)] = made[which]
 
 
 def noised(batch: TrainPack, clean: Tensor, noise: Tensor | None = None) -> tuple[TrainPack, Tensor]:
