@@ -89,6 +89,8 @@ def test_another_latent_size_and_an_unknown_setting():
     assert init.from_folder(RANDOM, max_latent_size=88).config.max_latent_size == 88
     with pytest.raises(InputError, match="max_latent"):
         init.from_folder(RANDOM, max_latents=88)
+    with pytest.raises(InputError, match=r"model\.settings: vit_max_num_patch_per_side is 1000"):
+        init.from_folder(RANDOM, vit_max_num_patch_per_side=1000)
     with pytest.raises(InputError, match="use checkpoint, und or scratch"):
         init.from_folder(RANDOM, init="new")
 
@@ -178,6 +180,13 @@ def test_from_parts(parts, tmp_path):
     assert "copied from und" in "\n".join(coverage.lines())
     checkpoints.save(tmp_path / "out", start.checkpoint())
     assert bagel.Bagel.load(tmp_path / "out", device="cpu").chat("hello", max_tokens=3).token_ids
+
+
+def test_from_parts_with_a_position_table_as_asked_for(parts):
+    """Smaller than the usual 70 places a side."""
+    start = init.from_parts(parts / "llm", parts / "vit", parts / "vae", vit_max_num_patch_per_side=6)
+    assert start.config.vit_max_num_patch_per_side == start.config.vit.table_side == 6
+    assert len(parameters(start)["vit.position.weight"]) == 36
 
 
 def test_tied_embeddings_and_no_norms(parts, tmp_path, published):

@@ -167,7 +167,7 @@ def from_parts(llm: Path, vit: Path, vae: Path, *, layers: Layers = Layers.MOT, 
     vit_config, vit_read = vit_parts(vit, side)
     vae_path = vae / VAE_WEIGHTS if vae.is_dir() else vae
     vae_found = vae_parts(vae_path)
-    config = ModelConfig(llm=llm_config, vit=vit_config, vae=vae_config(vae_path))
+    config = ModelConfig(llm=llm_config, vit=vit_config, vae=vae_config(vae_path), vit_max_num_patch_per_side=side)
     read = {**llm_read, **vit_read, **_prefixed(vae_found)}
     return _complete(Start(_changed(config, changes), tokenizer, read, seed), llm, new=("connector", *GENERATION))
 
@@ -184,6 +184,8 @@ def _changed(config: ModelConfig, changes: Mapping[str, Any]) -> ModelConfig:
     except TypeError:
         known = ", ".join(ModelConfig.__dataclass_fields__)
         raise InputError(f"{', '.join(changes)}: not all of these are settings of a model; use {known}.") from None
+    except ValueError as error:
+        raise InputError(f"model.settings: {error}.") from None
 
 
 def _prefixed(read: Mapping[str, Read]) -> dict[str, Read]:
