@@ -15,6 +15,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from bagel.data.block import Parcel
 from bagel.data.config import DataConfig
 from bagel.data.limits import TextTokenizer
 from bagel.data.order import Todo, share_again
@@ -59,15 +60,20 @@ class PackLoader:
     def __iter__(self) -> Iterator[TrainPack]:
         packs = iter(self._loader())
         while True:
-            start = time.perf_counter()
-            got = _next(packs)
-            self.wait_seconds += time.perf_counter() - start
-            if isinstance(got, _Failure):
-                raise InputError(got.message)
-            self._states[self._next] = dict(got.state)
-            self._next = (self._next + 1) % self._lanes
-            self.skipped += len(got.skipped)
-            yield replace(got, state=self.state_dict())
+            yield self._taken(packs)
+
+    def _taken(self, packs: Iterator[Sent]) -> TrainPack:
+        """The next pack. It is a call of its own, so that no one but the caller holds the pack's memory."""
+        start = time.perf_counter()
+        got = _next(packs)
+        self.wait_seconds += time.perf_counter() - start
+        if isinstance(got, _Failure):
+            raise InputError(got.message)
+        pack = got.opened()
+        self._states[self._next] = dict(pack.state)
+        self._next = (self._next + 1) % self._lanes
+        self.skipped += len(pack.skipped)
+        return replace(pack, state=self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """Of this rank, after the last pack handed out; plain values. Every pack carries it too, as `state`: a
@@ -141,7 +147,7 @@ class PackLoader:
                 state["todos"][dataset.name] = todo.to_json()
         return dealt
 
-    def _loader(self) -> DataLoader[TrainPack | _Failure]:
+    def _loader(self) -> DataLoader[Sent]:
         workers = self._config.workers
         packs = _Packs(self.datasets, self._config, self._shift, self._rank, self._world)
         packs.states, packs.first = list(self._states), self._next
@@ -168,7 +174,7 @@ def of_a_killed_worker(error: BaseException) -> InputError | None:
     )
 
 
-def _next(packs: Iterator[TrainPack | _Failure]) -> TrainPack | _Failure:
+def _next(packs: Iterator[Sent]) -> Sent:
     try:
         return next(packs)
     except (RuntimeError, ConnectionError, EOFError) as error:
@@ -185,7 +191,11 @@ class _Failure:
         self.message = message
 
 
-class _Packs(IterableDataset[TrainPack | _Failure]):
+Sent = Parcel[TrainPack] | _Failure
+"""What a worker hands over."""
+
+
+class _Packs(IterableDataset[Sent]):
     """What a worker runs. The loader takes packs from its workers in turn, from worker 0 on; `first` is the
     one whose turn it was when the state was taken."""
 
@@ -195,12 +205,13 @@ class _Packs(IterableDataset[TrainPack | _Failure]):
         self.states: list[dict[str, Any]] = []
         self.first = 0
 
-    def __iter__(self) -> Iterator[TrainPack | _Failure]:
+    def __iter__(self) -> Iterator[Sent]:
         info = get_worker_info()
         lanes = len(self.states)
         lane = ((info.id if info else 0) + self.first) % lanes
         consumer, consumers = self._rank * lanes + lane, self._world * lanes
         try:
-            yield from Packer(self._datasets, self._config, self._shift, consumer, consumers, self.states[lane])
+            packs = Packer(self._datasets, self._config, self._shift, consumer, consumers, self.states[lane])
+            yield from map(Parcel.of, packs)
         except InputError as error:
             yield _Failure(str(error))

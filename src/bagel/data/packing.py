@@ -102,19 +102,16 @@ class TrainPack:
 
     def to(self, device: torch.device | str) -> TrainPack:
         """All but `normals` moves, as one copy; what came from `pin_memory` moves without waiting. The pixels stay as
-        long as the rest does."""
+        long as the rest does, and the memory moved from no longer than the copy takes."""
         block, parts = to_block(self)
         moved: TrainPack = from_block(block.to(device, non_blocking=True), parts)
-        return replace(moved, normals=self.normals)
+        return replace(moved, normals=self.normals.clone())
 
     def pin_memory(self) -> TrainPack:
-        """Called by the loader's pinning thread."""
+        """For packs that come from no loader: what it hands out is pinned already where that is wanted."""
         block, parts = to_block(self)
         pinned: TrainPack = from_block(block.pin_memory(), parts)
         return pinned
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return from_block, to_block(self)
 
 
 def times_of(normals: Tensor, shift: float) -> Tensor:

@@ -142,11 +142,14 @@ class Packer:
 
     def __iter__(self) -> Iterator[TrainPack]:
         while True:
-            samples = self._fill()
-            rules = self._datasets[self._names[0]].encoder.rules
-            made = assemble(samples, rules, self._shift, self._config.ce_loss_reweighting)
-            yield replace(made, skipped=tuple(self._skipped), state=self.state())
-            self._skipped = []
+            yield self._packed()
+
+    def _packed(self) -> TrainPack:
+        """The next pack. It is a call of its own, so that a worker which waits holds neither pack nor samples."""
+        rules = self._datasets[self._names[0]].encoder.rules
+        made = assemble(self._fill(), rules, self._shift, self._config.ce_loss_reweighting)
+        skipped, self._skipped = tuple(self._skipped), []
+        return replace(made, skipped=skipped, state=self.state())
 
     def state(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
