@@ -199,3 +199,11 @@ def test_pinned_packs_move(pictures: Any, model: Any, tokenizer: Any) -> None:
     assert torch.equal(moved.picture(0).cpu(), pack.picture(0))
     assert moved.pack.layout.order.is_cuda
     assert torch.equal(moved.noise.cpu(), pack.noise)
+
+
+def test_without_sampling_no_draws_are_made(pictures: Any, model: Any, tokenizer: Any) -> None:
+    config = data_config({"name": "p", **pictures}, workers=0)
+    with_draws, without = (next(iter(PackLoader(config, model, tokenizer, draws=draws))) for draws in (True, False))
+    assert len(with_draws.draws)
+    assert not len(without.draws)
+    assert torch.equal(with_draws.noise, without.noise)

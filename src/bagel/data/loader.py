@@ -35,7 +35,8 @@ def open_datasets(config: DataConfig, model: ModelConfig, tokenizer: TextTokeniz
 class PackLoader:
     """Iterate for packs, without end. Iterating again goes on after the last pack handed out.
 
-    wait_seconds: spent so far waiting for packs; skipped: rows passed over so far.
+    draws: whether packs bring what latents are sampled with. wait_seconds: spent so far waiting for packs; skipped:
+    rows passed over so far.
     """
 
     def __init__(
@@ -46,11 +47,12 @@ class PackLoader:
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
+        draws: bool = True,
     ) -> None:
         self.datasets = open_datasets(config, model, tokenizer)
         self._config, self._rank, self._world = config, rank, world_size
         self._shift = config.timestep_shift or model.timestep_shift
-        self._pin = pin_memory
+        self._pin, self._draws = pin_memory, draws
         self._lanes = max(1, config.workers)
         self._states = [fresh_state([d.name for d in self.datasets]) for _ in range(self._lanes)]
         self._next = 0
@@ -149,7 +151,7 @@ class PackLoader:
 
     def _loader(self) -> DataLoader[Sent]:
         workers = self._config.workers
-        packs = _Packs(self.datasets, self._config, self._shift, self._rank, self._world)
+        packs = _Packs(self.datasets, self._config, self._shift, self._rank, self._world, self._draws)
         packs.states, packs.first = list(self._states), self._next
         fork = "fork" in multiprocessing.get_all_start_methods()
         return DataLoader(
@@ -199,9 +201,11 @@ class _Packs(IterableDataset[Sent]):
     """What a worker runs. The loader takes packs from its workers in turn, from worker 0 on; `first` is the
     one whose turn it was when the state was taken."""
 
-    def __init__(self, datasets: Sequence[Dataset], config: DataConfig, shift: float, rank: int, world: int) -> None:
+    def __init__(
+        self, datasets: Sequence[Dataset], config: DataConfig, shift: float, rank: int, world: int, draws: bool
+    ) -> None:
         self._datasets, self._config, self._shift = datasets, config, shift
-        self._rank, self._world = rank, world
+        self._rank, self._world, self._draws = rank, world, draws
         self.states: list[dict[str, Any]] = []
         self.first = 0
 
@@ -211,7 +215,8 @@ class _Packs(IterableDataset[Sent]):
         lane = ((info.id if info else 0) + self.first) % lanes
         consumer, consumers = self._rank * lanes + lane, self._world * lanes
         try:
-            packs = Packer(self._datasets, self._config, self._shift, consumer, consumers, self.states[lane])
+            state = self.states[lane]
+            packs = Packer(self._datasets, self._config, self._shift, consumer, consumers, state, self._draws)
             yield from map(Parcel.of, packs)
         except InputError as error:
             yield _Failure(str(error))

@@ -38,7 +38,8 @@ class TrainPack:
     grids: its tokens, height x width.
     normals: float32 [I] the draws behind `pack.times`; -inf is a clean image.
     noise: float32 [G, Z], follows the sample and not the pack; 0 for clean images.
-    draws: float32, N(0, 1), for sampling the latents of all pictures end to end, those of a picture as [C, h, w].
+    draws: float32, N(0, 1), for sampling the latents of all pictures end to end, those of a picture as [C, h, w];
+        empty where they are not sampled.
     samples: where each sample came from; sample_lengths: its tokens.
     counts: tokens by kind (text with markers, vit, latent, ce, mse).
     skipped: rows passed over since the worker's last pack, a sentence each.
@@ -120,8 +121,11 @@ def times_of(normals: Tensor, shift: float) -> Tensor:
     return shift * times / (1 + (shift - 1) * times)
 
 
-def assemble(samples: Sequence[Encoded], rules: PackRules, shift: float, reweight: bool) -> TrainPack:
-    """Lays samples end to end. `reweight`: every text's labels weigh 1 / sqrt(their number) each; else 1."""
+def assemble(
+    samples: Sequence[Encoded], rules: PackRules, shift: float, reweight: bool, draws: bool = True
+) -> TrainPack:
+    """Lays samples end to end. `reweight`: every text's labels weigh 1 / sqrt(their number) each; else 1. `draws`:
+    whether latents will be sampled."""
     pieces = [piece for sample in samples for piece in sample.pieces]
     made = pack([[piece.part for piece in sample.pieces] for sample in samples], rules)
     latent = [piece for piece in pieces if piece.picture >= 0]
@@ -154,7 +158,7 @@ def assemble(samples: Sequence[Encoded], rules: PackRules, shift: float, reweigh
         grids=tuple(piece.part.grid for piece in latent),  # type: ignore[union-attr]
         normals=normals,
         noise=_noise(latent, rules.latent_width),
-        draws=_draws(samples, rules),
+        draws=_draws(samples, rules) if draws else torch.empty(0),
         samples=tuple(sample.name for sample in samples),
         sample_lengths=tuple(sample.length for sample in samples),
         counts={

@@ -128,7 +128,9 @@ class Packer:
         consumer: int = 0,
         consumers: int = 1,
         state: Mapping[str, Any] | None = None,
+        draws: bool = True,
     ) -> None:
+        self._with_draws = draws
         self._datasets = {dataset.name: dataset for dataset in datasets}
         self._config, self._shift = config, shift
         self._consumer, self._consumers = consumer, consumers
@@ -147,7 +149,7 @@ class Packer:
     def _packed(self) -> TrainPack:
         """The next pack. It is a call of its own, so that a worker which waits holds neither pack nor samples."""
         rules = self._datasets[self._names[0]].encoder.rules
-        made = assemble(self._fill(), rules, self._shift, self._config.ce_loss_reweighting)
+        made = assemble(self._fill(), rules, self._shift, self._config.ce_loss_reweighting, self._with_draws)
         skipped, self._skipped = tuple(self._skipped), []
         return replace(made, skipped=skipped, state=self.state())
 

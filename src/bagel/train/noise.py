@@ -51,17 +51,17 @@ class LatentEncoder:
             numbers[size].append(number)
         shapes = {size: self._latent_shape(size) for size in numbers}
         levels = _by_size(batch.levels, batch.picture_sizes, {size: (3, *size) for size in numbers})
-        draws = _by_size(batch.draws, batch.picture_sizes, shapes)
+        draws = _by_size(batch.draws, batch.picture_sizes, shapes) if self.part.sample else [None] * len(numbers)
         for size, pictures, noise in zip(numbers, levels, draws, strict=True):
             latents = self._latents(from_levels(pictures), noise)
             _write(tokens, batch, numbers[size], patchify(latents, self.patch))
         return tokens
 
-    def _latents(self, pictures: Tensor, noise: Tensor) -> Tensor:
-        """pictures: [B, 3, H, W], noise: [B, C, h, w] -> [B, C, h, w]. Hundreds of small pictures are handled as one
-        tensor: taken one by one they cost more launches than the model does."""
+    def _latents(self, pictures: Tensor, noise: Tensor | None) -> Tensor:
+        """pictures: [B, 3, H, W], noise: [B, C, h, w] to sample with -> [B, C, h, w]. Hundreds of small pictures are
+        handled as one tensor: taken one by one they cost more launches than the model does."""
         moments = self.vae.moments(pictures) if self._cache is None else self._kept(self._cache, pictures)
-        return self.vae.draw(moments, noise if self.part.sample else None)
+        return self.vae.draw(moments, noise)
 
     def _latent_shape(self, size: Size) -> tuple[int, ...]:
         config = self.vae.config

@@ -54,7 +54,7 @@ def open_data(config: TrainConfig, start: Start) -> PackLoader:
     """The data of this rank, before it joins the others or takes a device. Raises InputError."""
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     pinned = pick_device(config.device).type == "cuda"
-    return PackLoader(config.data, start.config, start.tokenizer, rank, size, pinned)
+    return PackLoader(config.data, start.config, start.tokenizer, rank, size, pinned, draws=config.latents.sample)
 
 
 def prepare(config: TrainConfig, world: World, start: Start | None = None, data: Data | None = None) -> Setup:
