@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import re
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import openai
 import pytest
 
@@ -177,3 +180,33 @@ def test_models(client):
                 {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,~~~"}}]}
             ],
         )
+
+
+def test_the_guide_is_a_page_of_its_own(live):
+    for path in ("/", "/docs"):
+        found = httpx.get(live.url + path)
+        assert found.status_code == 200
+        assert "default-src 'none'" in found.headers["content-security-policy"]
+        assert "<script" not in found.text
+        assert not re.findall(r"(?:src|href)=.https?://|url\(|@import", found.text)
+    shown = html.unescape(httpx.get(f"{live.url}/docs").text)
+    for told in ("POST</b> /v1/images/edits", "cfg_text_scale", "multipart/form-data", f"{live.url}/v1", "429"):
+        assert told in shown
+    assert "/docs" not in httpx.get(f"{live.url}/openapi.json").json()["paths"]
+
+
+def test_a_misspelt_option_is_told_the_right_one(client):
+    with pytest.raises(openai.BadRequestError, match="did you mean cfg_text_scale"):
+        ask(client, "hello", extra_body={"cfg_txt_scale": 3})
+
+
+def test_a_marker_is_no_text(client, monkeypatch, served):
+    """A model that would rather draw writes the marker of a picture."""
+    cls = type(served.runtime.checkpoint.tokenizer)
+    decode = cls.decode
+    monkeypatch.setattr(cls, "decode", lambda self, ids: "<|vision_start|>" + decode(self, ids))
+    said = ask(client, "hello", max_tokens=6).choices[0].message.content
+    chunks = list(ask(client, "hello", max_tokens=6, stream=True))
+    assert said
+    assert said == "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert "<|" not in said

@@ -16,7 +16,7 @@ from bagel.infer.context import Context
 from bagel.infer.engine import Choice, Job, Read, Seen
 from bagel.model.bagel import BagelModel
 from bagel.pack import TextPart
-from bagel.tokens import Tokenizer
+from bagel.tokens import SPECIAL, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,14 @@ class _Pending:
 
     def rest(self) -> str:
         return self.tokenizer.decode(self.ids) if self.ids else ""
+
+
+def unmarked(text: str) -> str:
+    """What a model wrote without special tokens: where it may only write, one that would rather draw writes the
+    marker of a picture."""
+    for token in SPECIAL:
+        text = text.replace(token, "")
+    return text
 
 
 def text_of(tokenizer: Tokenizer, ids: Sequence[int]) -> str:

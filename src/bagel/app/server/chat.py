@@ -24,7 +24,7 @@ from bagel.infer.engine import Finished
 from bagel.infer.inputs import split_fields
 from bagel.infer.jobs import Plan
 from bagel.infer.result import ImageDone, Result, TextDone
-from bagel.infer.text import TextPiece
+from bagel.infer.text import TextPiece, unmarked
 from bagel.options import TextOptions, make, need, settle
 
 
@@ -121,9 +121,10 @@ def _fields(asked: ChatRequest) -> dict[str, Any]:
 
 
 async def _choice(index: int, result: Result, chat: Chat) -> dict[str, Any]:
-    content: Any = result.text
+    text = unmarked(result.text or "")
+    content: Any = text
     if chat.image is not None:
-        content = [{"type": "text", "text": result.text}] if result.text else []
+        content = [{"type": "text", "text": text}] if text else []
         content += [await _picture(image) for image in result.images]
     message = {"role": "assistant", "content": content, "refusal": None}
     return {"index": index, "message": message, "logprobs": None, "finish_reason": _reason(result, chat)}
@@ -156,7 +157,8 @@ async def _chunks(
     try:
         async for index, event in events:
             if isinstance(event, TextPiece):
-                yield chunk(index, {"content": event.text})
+                if text := unmarked(event.text):
+                    yield chunk(index, {"content": text})
             elif isinstance(event, Preview):
                 yield chunk(index, {"preview": await _picture(event.image)})
             elif isinstance(event, ImageDone):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +14,7 @@ from starlette.responses import Response
 from bagel.app.worker import StoppingError
 from bagel.errors import BagelError, MemoryPlanError
 from bagel.infer.scheduler import BusyError
+from bagel.options import ImageOptions, TextOptions
 
 
 class ErrorBody(BaseModel):
@@ -55,6 +58,7 @@ class ApiError(Exception):
         return answer(self.body, self.status, headers)
 
 
+_OPTIONS = {f.name for cls in (ImageOptions, TextOptions) for f in dataclasses.fields(cls)}
 _KINDS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -89,4 +93,7 @@ def _invalid(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
     said = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(first["loc"][-1]), _OPTIONS, n=1)
+        said = f"there is no such field; did you mean {near[0]}?" if near else "there is no such field; leave it out."
     return ApiError(400, f"{where}: {said}" if where else said, "invalid_value", param=where or None)

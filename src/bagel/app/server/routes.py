@@ -11,9 +11,9 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
-from bagel.app.server import chat, images
+from bagel.app.server import chat, guide, images
 from bagel.app.server.guard import Guard
 from bagel.app.server.problems import ApiError, ErrorAnswer, answer, api_error_of
 from bagel.app.server.protocol import ChatRequest, DrawRequest, EditRequest
@@ -41,6 +41,14 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 def _body(*kinds: tuple[str, str]) -> dict[str, Any]:
     content = {kind: {"schema": {"$ref": f"{_SCHEMA}{name}"}} for kind, name in kinds}
     return {"requestBody": {"required": True, "content": content}}
+
+
+@router.get("/", include_in_schema=False)
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """What this server takes, for people with a browser."""
+    shown = guide.page(request.app.openapi(), str(request.base_url).rstrip("/"))
+    return HTMLResponse(shown, headers=guide.HEADERS)
 
 
 @router.get("/health")
@@ -75,6 +83,7 @@ async def models(request: Request) -> Response:
 
 @router.get("/v1/models/{name:path}", responses={401: _ERRORS[401], 404: _ERRORS[404]})
 async def model(request: Request, name: str) -> Response:
+    """The model, where it has this name."""
     service: Service = request.app.state.service
     service.check_model(name)
     return answer(_model(service))
@@ -112,7 +121,7 @@ def build(bagel: Bagel, settings: Settings) -> Guard[Service]:
         yield
         service.worker.stop()
 
-    app = FastAPI(title="BAGEL", version=__version__, lifespan=life, redoc_url=None)
+    app = FastAPI(title="BAGEL", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.service = service
     app.include_router(router)
     for kind in (ApiError, BagelError, ValidationError, Exception):
