@@ -59,8 +59,8 @@ class ImageOptions:
         "How much to keep of the input pictures; 1 turns it off. Usually 1 to 2.", low=0
     )
     cfg_interval: tuple[float, float] | None = _knob(
-        "Part of the time, from low to high (1 is noise), in which guidance is on; the official app uses 0.4 1.0 "
-        "for drawing and 0.0 1.0 for editing.",
+        "Part of the time, from low to high (1 is noise), in which guidance is on; the official app uses 0.4 to 1.0 "
+        "for drawing and 0.0 to 1.0 for editing.",
         low=0,
         high=1,
     )

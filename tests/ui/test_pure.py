@@ -28,7 +28,7 @@ from bagel.app.ui.history import History, settings_in
 from bagel.app.ui.host import Done, Host, Loading, Stopped
 from bagel.app.ui.knob_texts import CHINESE, KNOB_NAMES, PRESET_NAMES
 from bagel.app.ui.talks import Line, Shelf, Talk, lines_of, told
-from bagel.app.ui.texts import LANGUAGES, TEXTS, TellError, language_of, say, seconds
+from bagel.app.ui.texts import LANGUAGES, TEXTS, TellError, language_of, parted, say, seconds
 from bagel.app.ui.watch import Watch, error_box
 from bagel.app.ui.work import Said, Turn, answer, pictures, turn
 from bagel.app.worker import Queued
@@ -82,7 +82,42 @@ def test_every_variant_can_be_settled(job: str) -> None:
 
 def test_the_checkpoints_own_presets_come_first() -> None:
     assert knobs.preset_of("draw", {"draw": {"num_timesteps": 9}})["num_timesteps"] == 9
-    assert knobs.preset_of("draw", {"draw": {"num_timesteps": 9}}, "fine")["num_timesteps"] == 100
+    assert knobs.preset_of("draw", {"draw": {"num_timesteps": 9}}, "fine")["num_timesteps"] == 18
+
+
+def test_presets_of_the_page_are_measured_by_the_jobs_own() -> None:
+    drawing = {"num_timesteps": 25, "cfg_text_scale": 3.0}
+    small: Any = {"draw": drawing, "edit": drawing, "chat": {"max_tokens": 96}}
+
+    def found(job: str, variant: str, name: str) -> list[Any]:
+        return [knobs.preset_of(job, presets, variant)[name] for presets in ({}, small)]
+
+    assert found("draw", "quick", "num_timesteps") == [25, 25]
+    assert found("draw", "fine", "num_timesteps") == [100, 50]
+    assert found("draw", "literal", "cfg_text_scale") == [6.0, 4.5]
+    assert found("talk", "quick", "num_timesteps") == [25, 12]
+    assert found("chat", "thoughtful", "max_tokens") == [2048, 384]
+    assert knobs.variants_of("edit", {}) == list(knobs.VARIANTS["edit"])
+    blurred = {"edit": {"cfg_renorm_type": "global"}}
+    assert "clear" not in knobs.variants_of("edit", blurred)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Two.", ("", "Two.")),
+        ("<think>\nI count.\n</think>\nTwo.", ("I count.", "Two.")),
+        ("<think>\nI cou", ("I cou", "")),
+        ("<|vision_start|><|vision_start|>", ("", "")),
+        ("I say </think>", ("", "I say </think>")),
+    ],
+)
+def test_what_a_model_writes_is_shown_without_marks(text: str, shown: tuple[str, str]) -> None:
+    assert parted(text) == shown
+    thought = text.startswith("<think>")
+    said = Line(text, own=True, thought=thought).message("Thought")["content"]
+    assert said == (shown[0 if thought else 1] or "…")
+    assert Line(text).message("Thought")["content"] == text
 
 
 @pytest.mark.parametrize("ratio", knobs.RATIOS)
@@ -225,11 +260,12 @@ def test_a_conversation_comes_back_from_its_settings(tmp_path: Path) -> None:
 
 def test_examples_have_pictures(bagel: Bagel) -> None:
     for job in ("draw", "edit", "chat"):
-        assert all(len(pair) == len(LANGUAGES) for pair in examples(job, bagel.config))
+        for example in examples(job, bagel.config):
+            assert len({example.wording(language) for language in LANGUAGES}) == len(LANGUAGES)
     rule = dataclasses.replace(MINI.images.vae, max_size=512)
     large = dataclasses.replace(MINI, max_latent_size=32, images=dataclasses.replace(MINI.images, vae=rule))
-    for config, numbers in ((large, [1, 1, 2]), (MINI, [1, 1, 1])):
-        assert [len(example_pictures(pair)) for pair in examples("edit", config)] == numbers
+    for config, numbers in ((large, [1, 1, 2]), (MINI, [1, 1, 1, 1])):
+        assert [len(example_pictures(example)) for example in examples("edit", config)] == numbers
     (shown,) = example_pictures(examples("chat", MINI)[0])
     assert shown.size == (128, 128)
 

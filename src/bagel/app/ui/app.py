@@ -55,10 +55,11 @@ def serve(
 
     Raises InputError where Gradio is missing or the port is taken."""
     _import_gradio()
+    from bagel.app.ui.examples import is_little
     from bagel.app.ui.history import History
     from bagel.app.ui.host import Host
     from bagel.app.ui.page import Page
-    from bagel.app.ui.style import CSS, HEAD, theme
+    from bagel.app.ui.style import CSS, HEAD, LITTLE, theme
 
     host, history = Host(load), History(place.out, shared=place.is_private)
     name = Path(model).name or model
@@ -77,7 +78,7 @@ def serve(
             max_file_size=MAX_UPLOAD,
             allowed_paths=[str(history.folder)],
             theme=theme(),
-            css=CSS,
+            css=CSS + LITTLE if is_little(config) else CSS,
             head=HEAD,
             app_kwargs={"middleware": _middleware(history), "docs_url": None, "redoc_url": None},
         )

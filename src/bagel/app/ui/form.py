@@ -8,7 +8,7 @@ import gradio as gr
 from PIL import Image
 
 from bagel.app.ui.desk import QUIET, Desk
-from bagel.app.ui.examples import Pair, example_pictures, examples, wording
+from bagel.app.ui.examples import Example, example_pictures, examples
 from bagel.app.ui.panel import Panel, Values
 from bagel.infer.inputs import checked_text
 
@@ -31,9 +31,11 @@ class Form:
             self.cancel = words(
                 gr.Button, wording={"value": "cancel"}, variant="stop", visible=False, elem_id=f"{job}-cancel"
             )
-        self._examples()
+        tried = self._examples()
         with gr.Column(elem_classes="turning"):
             self.panel = Panel(job, desk.config, words)
+        for button, example in tried:
+            self._try(button, example)
 
     def _pictures(self) -> Any:
         return self.desk.words(
@@ -51,19 +53,20 @@ class Form:
             elem_classes="named",
         )
 
-    def _examples(self) -> None:
+    def _examples(self) -> list[tuple[Any, Example]]:
+        words, tried = self.desk.words, examples(self.job, self.desk.config)
         with gr.Row(elem_classes="examples"):
-            self.desk.words(gr.HTML, wording={"value": "examples"}, elem_classes="name", padding=False)
-            for pair in examples(self.job, self.desk.config):
-                self._example(pair)
+            words(gr.HTML, wording={"value": "examples"}, elem_classes="name", padding=False)
+            return [(words(gr.Button, wording={"value": example.wording}, size="sm"), example) for example in tried]
 
-    def _example(self, pair: Pair) -> None:
-        button = self.desk.words(gr.Button, wording={"value": lambda language: wording(pair, language)}, size="sm")
-        if self.images is None:
-            button.click(lambda language: wording(pair, language), self.desk.language, self.prompt, **QUIET)
-            return
-        filled = [self.prompt, self.images]
-        button.click(lambda lang: (wording(pair, lang), example_pictures(pair)), self.desk.language, filled, **QUIET)
+    def _try(self, button: Any, example: Example) -> None:
+        """A click fills in all that the example needs."""
+        filled = [self.prompt, self.panel.think, *([] if self.images is None else [self.images])]
+
+        def fill(language: str) -> list[Any]:
+            return [example.wording(language), example.think, *([example_pictures(example)] if len(filled) > 2 else [])]
+
+        button.click(fill, self.desk.language, filled, **QUIET)
 
     # --- a request -------------------------------------------------------------------------------------
 

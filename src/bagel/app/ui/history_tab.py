@@ -77,7 +77,7 @@ class HistoryTab:
                 self.refresh = words(gr.Button, wording={"value": "refresh"}, size="sm")
             with gr.Column(scale=5, min_width=320, elem_classes="half"):
                 self.drop = words(
-                    gr.File, wording={"label": "history.drop"}, file_types=[".png"], height=120, elem_id="history-drop"
+                    gr.File, wording={"label": "history.drop"}, file_types=[".png"], height=150, elem_id="history-drop"
                 )
                 self.found = gr.State(None)
                 self.note = gr.HTML(padding=False, elem_id="history-note")

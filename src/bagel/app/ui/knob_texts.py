@@ -43,7 +43,7 @@ CHINESE: dict[str, str] = {
 }
 
 PRESET_NAMES: dict[str, tuple[str, str]] = {
-    "official": ("official", "官方"),
+    "standard": ("standard", "标准"),
     "quick": ("quick", "快速"),
     "fine": ("fine", "精细"),
     "clear": ("against blur", "防糊"),

@@ -41,23 +41,45 @@ SLIDERS: dict[str, tuple[float, float, float]] = {
 }
 """Least, most and step of a slider: the useful part of the range that the options allow."""
 
+
+@dataclass(frozen=True)
+class Times:
+    """A multiple of what the job's own preset has. least: it goes no lower, nor above the preset for that."""
+
+    factor: float
+    least: int = 2
+
+    def of(self, value: float) -> float:
+        found = value * self.factor
+        return max(round(found), min(self.least, int(value))) if isinstance(value, int) else round(found, 2)
+
+
+_QUICK = {"num_timesteps": Times(0.5, least=25), "step_cache": "taylorseer"}
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "draw": {
-        "official": {},
-        "quick": {"num_timesteps": 25, "step_cache": "taylorseer"},
-        "fine": {"num_timesteps": 100},
-        "literal": {"cfg_text_scale": 6.0},
+        "standard": {},
+        "quick": _QUICK,
+        "fine": {"num_timesteps": Times(2)},
+        "literal": {"cfg_text_scale": Times(1.5)},
     },
     "edit": {
-        "official": {},
-        "quick": {"num_timesteps": 25, "step_cache": "taylorseer"},
+        "standard": {},
+        "quick": _QUICK,
         "clear": {"cfg_renorm_type": "global"},
-        "literal": {"cfg_text_scale": 6.0},
+        "literal": {"cfg_text_scale": Times(1.5)},
     },
-    "chat": {"precise": {}, "varied": {"do_sample": True, "temperature": 0.7}, "thoughtful": {"max_tokens": 2048}},
-    "talk": {"official": {}, "quick": {"num_timesteps": 25}, "varied": {"do_sample": True, "temperature": 0.7}},
+    "chat": {
+        "precise": {},
+        "varied": {"do_sample": True, "temperature": 0.7},
+        "thoughtful": {"max_tokens": Times(4), "think": True},
+    },
+    "talk": {
+        "standard": {},
+        "quick": {"num_timesteps": Times(0.5)},
+        "varied": {"do_sample": True, "temperature": 0.7},
+    },
 }
-"""The page's presets: what each changes of the job's."""
+"""The page's presets: what each changes of the job's own."""
 
 RATIOS = ("1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16")
 
@@ -90,7 +112,16 @@ def preset_of(job: str, presets: Mapping[str, Mapping[str, Any]], variant: str |
     values: dict[str, Any] = {"step_cache": None}
     for base in reversed(bases):
         values.update({**PRESETS[base], **presets.get(base, {})})
-    return {**values, **VARIANTS[job].get(variant or "", {})}
+    changes = VARIANTS[job].get(variant or "", {})
+    more = {name: new.of(values[name]) if isinstance(new, Times) else new for name, new in changes.items()}
+    return {**values, **more}
+
+
+def variants_of(job: str, presets: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The page's presets of a tab, without those that change nothing of the checkpoint's own."""
+    plain, *others = VARIANTS[job]
+    usual = preset_of(job, presets)
+    return [plain, *(name for name in others if preset_of(job, presets, name) != usual)]
 
 
 def _knob(name: str, preset: Any) -> Knob:

@@ -8,7 +8,17 @@ from typing import Any
 import gradio as gr
 
 from bagel.app.ui.knob_texts import PRESET_NAMES
-from bagel.app.ui.knobs import RATIOS, SLIDERS, VARIANTS, Knob, knobs_of, preset_of, seed_from, size_of
+from bagel.app.ui.knobs import (
+    RATIOS,
+    SLIDERS,
+    VARIANTS,
+    Knob,
+    knobs_of,
+    preset_of,
+    seed_from,
+    size_of,
+    variants_of,
+)
 from bagel.app.ui.texts import LANGUAGES, say
 from bagel.app.ui.words import Words
 from bagel.model.config import ModelConfig
@@ -42,7 +52,7 @@ class Panel:
         self.preset.input(
             self.by_preset,
             [self.preset],
-            [self.controls[name] for name in self._preset_names()],
+            [*(self.controls[name] for name in self._preset_names()), self.think],
             **QUIET,
         )
 
@@ -50,7 +60,7 @@ class Panel:
 
     def _presets(self, language: str) -> list[tuple[str, str]]:
         number = list(LANGUAGES).index(language)
-        return [(PRESET_NAMES[name][number], name) for name in VARIANTS[self.job]]
+        return [(PRESET_NAMES[name][number], name) for name in variants_of(self.job, self.config.presets)]
 
     def _seed_and_count(self) -> None:
         words = self.words
@@ -168,8 +178,10 @@ class Panel:
         return [name for name in self.controls if name not in ("seed", "height", "width")]
 
     def by_preset(self, variant: str) -> list[Any]:
-        """The knobs' values of a preset."""
-        return self._spread(preset_of(self.job, self.config.presets, variant), self._preset_names())
+        """The knobs' values of a preset, and whether the model is to think where presets say that."""
+        thinks = any("think" in changes for changes in VARIANTS[self.job].values())
+        think = bool(VARIANTS[self.job][variant].get("think")) if thinks else gr.skip()
+        return [*self._spread(preset_of(self.job, self.config.presets, variant), self._preset_names()), think]
 
     def by_settings(self, settings: Mapping[str, Any]) -> list[Any]:
         """All controls, then thinking, as the settings of a picture have them."""

@@ -10,8 +10,9 @@ from bagel.app.show import settings_of
 from bagel.app.ui.desk import QUIET, Desk, paths_in
 from bagel.app.ui.job_tab import Asked, JobTab, Updates
 from bagel.app.ui.panel import Values
-from bagel.app.ui.texts import TellError, say
+from bagel.app.ui.texts import TellError, parted, say
 from bagel.app.ui.watch import Watch
+from bagel.app.ui.words import Wording
 from bagel.app.ui.work import pictures
 from bagel.infer.inputs import check_size
 from bagel.options import ImageOptions, settle
@@ -57,11 +58,13 @@ class PictureTab(JobTab):
         self.thought = words(
             gr.Textbox, wording={"label": "thought"}, visible=False, lines=4, max_lines=12, elem_id=f"{job}-thought"
         )
-        with gr.Row(elem_classes="tight"):
-            self.to_edit = words(gr.Button, wording={"value": "to.edit"}, size="sm", elem_id=f"{job}-to-edit")
+        with gr.Row(elem_classes="tight", visible=False) as self.onward:
+            further: dict[str, Wording] = {"value": "to.further" if job == "edit" else "to.edit"}
+            self.to_edit = words(gr.Button, wording=further, size="sm", elem_id=f"{job}-to-edit")
             self.to_talk = words(gr.Button, wording={"value": "to.talk"}, size="sm", elem_id=f"{job}-to-talk")
         self.picked = gr.State(0)
-        return [self.previews, self.result, self.thought, self.picked, *([self.slider] if job == "edit" else [])]
+        own = [self.previews, self.result, self.thought, self.picked, self.onward]
+        return [*own, *([self.slider] if job == "edit" else [])]
 
     def _pick(self, event: gr.SelectData, result: Any, images: Any = None) -> Any:
         if self.job == "draw":
@@ -87,13 +90,15 @@ class PictureTab(JobTab):
             self.result: gr.update(visible=False, value=None),
             self.thought: gr.update(visible=asked.options.think, value=""),
             self.picked: 0,
+            self.onward: gr.update(visible=False),
             **hidden,
         }
 
     def meanwhile(self, watch: Watch) -> Updates:
         shown: Updates = {}
         if watch.thoughts:
-            shown[self.thought] = "\n\n".join(text for _, text in sorted(watch.thoughts.items()))
+            each = [parted(text)[0] for _, text in sorted(watch.thoughts.items())]
+            shown[self.thought] = "\n\n".join(dict.fromkeys(each))
         pictures = watch.pictures()
         return shown if pictures is None else {**shown, self.previews: gr.update(value=pictures, visible=True)}
 
@@ -110,6 +115,7 @@ class PictureTab(JobTab):
             **self.meanwhile(watch),
             self.previews: gr.update(value="", visible=False),
             self.result: gr.update(visible=True, value=paths or None, columns=min(len(paths), 2) or 1),
+            self.onward: gr.update(visible=bool(paths)),
         }
         if self.job == "edit" and paths:
             before = paths_in(asked.values[self.form.images])[-1]

@@ -44,7 +44,9 @@ CSS = """
 #draw-result img, #edit-result img { min-height: 0; }
 #draw-result .grid-wrap, #edit-result .grid-wrap { max-height: none !important; }
 /* A gallery's label lies over its pictures otherwise. */
-.named .grid-wrap { padding-top: 30px; }
+.named .grid-wrap { padding-top: 40px; }
+/* It would send the picture to a stranger's server. */
+#talk-chat button[title='Share'], #talk-chat button[aria-label='Share'] { display: none; }
 .settings { width: 100%; border-collapse: collapse; font-size: .9rem; }
 .settings, .settings tr, .settings td { border: 0 !important; }
 .settings td { padding: 5px 10px; border-bottom: 1px solid var(--border-color-primary) !important;
@@ -67,6 +69,17 @@ CSS = """
   .asking > .turning { order: 3; }
 }
 """
+
+LITTLE = """
+#draw-result img, #edit-result img, #edit-slider img, #history-shown img, .previews img { image-rendering: pixelated; }
+.previews.n1 { max-width: 384px; }
+.previews.n2, .n2 .grid-container { max-width: 528px; }
+#draw-result .grid-container, #edit-result .grid-container { max-width: 400px; }
+#draw-result .grid-container:has(> :nth-child(2)), #edit-result .grid-container { max-width: 540px; }
+#edit-slider { max-width: 386px; }
+#history-shown .preview img { max-width: 384px; max-height: 384px; margin: auto; }
+"""
+"""More of it for a model of little pictures: they are shown three times as large, and not blurred."""
 
 HEAD = """<style>
 .gradio-container, .gradio-container .main, .gradio-container .wrap:has(> main), .gradio-container main {

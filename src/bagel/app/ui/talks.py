@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bagel.app.ui.texts import parted
 from bagel.app.ui.work import Said
 from bagel.images import open_image
 from bagel.infer.conversation import Conversation
@@ -35,7 +36,8 @@ class Line:
     def message(self, thought: str) -> Message:
         """thought: the word above one."""
         message: Message = {"role": "assistant" if self.own else "user"}
-        message["content"] = {"path": self.picture} if self.picture else self.text
+        text = parted(self.text)[0 if self.thought else 1] or "…" if self.own else self.text
+        message["content"] = {"path": self.picture} if self.picture else text
         return {**message, "metadata": {"title": thought}} if self.thought else message
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bagel.errors import InputError
+from bagel.infer.text import unmarked
 
 LANGUAGES = {"en": "English", "zh": "中文"}
 
@@ -41,7 +42,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "preset.info": ("Sets all knobs below; then turn them as you like", "一次设好下面所有旋钮，之后可再调"),
     "ratio": ("Shape", "画幅"),
     "like": ("like the picture", "跟原图一样"),
-    "own": ("own", "自定"),
+    "own": ("custom", "自定"),
     "count": ("Pictures at once", "一次几张"),
     "seed": ("Seed", "种子"),
     "seed.info": ("Empty: a new one each time", "留空：每次换一个"),
@@ -51,6 +52,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     "examples": ("Examples", "例子"),
     "to.edit": ("Edit this picture", "修改这张图"),
     "to.talk": ("Talk about this picture", "拿这张图对话"),
+    "to.further": ("Edit the result further", "接着改这个结果"),
+    "answer.none": ("The model ended without an answer.", "模型没有给出回答。"),
+    "answer.picture": (
+        "The model would draw here: ask for the picture under Draw, Edit or Converse.",
+        "模型想在这里画图：请到“画图”“改图”或“对话”里要这张图。",
+    ),
     "reply": ("Reply with", "回复形式"),
     "reply.text": ("text", "文字"),
     "reply.image": ("a picture", "图片"),
@@ -125,6 +132,15 @@ def say(key: str, language: str, **values: Any) -> str:
     pair = TEXTS[key]
     text = pair[list(LANGUAGES).index(language)]
     return text.format(**values) if values else text
+
+
+def parted(text: str) -> tuple[str, str]:
+    """What a model wrote, as people read it: the thought, and what follows it. Markers are left out."""
+    thought, mark, rest = text.partition("</think>")
+    if not text.lstrip().startswith("<think>"):
+        return "", unmarked(text)
+    thought = unmarked(thought.replace("<think>", "", 1)).strip()
+    return thought, unmarked(rest).strip() if mark else ""
 
 
 def language_of(accepted: str | None) -> str:
