@@ -38,7 +38,7 @@ DRAW_EDIT_ASK = {
         "BagelMotDraw",
         (1, 0),
         (360, 320),
-        {"model": ("model", 0), "knobs": ("drawing", 0), "prompt": "a red cube on a table", "seed": 7},
+        {"model": ("model", 0), "knobs": ("drawing", 0), "prompt": "Draw a red star.", "seed": 7},
     ),
     "drawn": Node("SaveImage", (2, 0), (320, 320), {"images": ("draw", 0), "filename_prefix": "bagel/drawn"}),
     "edit": Node(
@@ -49,7 +49,7 @@ DRAW_EDIT_ASK = {
             "model": ("model", 0),
             "image": ("draw", 0),
             "knobs": ("editing", 0),
-            "instruction": "make it blue",
+            "instruction": "Make the star blue.",
             "seed": 7,
         },
     ),
@@ -58,7 +58,7 @@ DRAW_EDIT_ASK = {
         "BagelMotAsk",
         (1, 1200),
         (360, 380),
-        {"model": ("model", 0), "image": ("edit", 0), "question": "What is on the table?"},
+        {"model": ("model", 0), "image": ("edit", 0), "question": "What colour is the star?"},
     ),
     "answer": Node("PreviewAny", (2, 1200), (320, 200), {"source": ("ask", 0)}),
 }

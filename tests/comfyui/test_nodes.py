@@ -19,6 +19,7 @@ from PIL import Image
 
 from bagel import Bagel, ImageOptions, InputError, TextOptions
 from bagel.options import PRESETS
+from comfyui.draw_workflow import workflow_picture
 from comfyui.fake import PACK, Comfy, ExecutionBlocker, InterruptProcessingException, installed, run
 from comfyui.make_files import WORKFLOWS, files, is_widget, workflow_keys
 from conftest import CHECKPOINT
@@ -483,3 +484,12 @@ def test_the_pages_workflow_is_the_apis(comfy: Comfy) -> None:
 
 def test_the_folder_is_small() -> None:
     assert sum(path.stat().st_size for path in Path(PACK).rglob("*") if path.is_file()) < 500_000
+
+
+@pytest.mark.slow
+def test_the_workflow_is_drawn_with_its_results(tmp_path: Path) -> None:
+    workflow_picture(str(CHECKPOINT), tmp_path / "workflow.png")
+    assert (tmp_path / "workflow.png").stat().st_size < 300_000
+    with Image.open(tmp_path / "workflow.png") as drawn:
+        assert drawn.width > 1000
+        assert len(set(drawn.convert("RGB").crop((900, 100, 1130, 320)).tobytes())) > 50  # the picture made

@@ -358,3 +358,23 @@ def test_a_chinese_browser_gets_chinese(browser: Any, desk: tuple[str, Path]) ->
     page.goto(desk[0])
     page.wait_for_selector("#draw-go:has-text('开始画')", timeout=PATIENCE)
     context.close()
+
+
+def test_examples_that_think_say_so(page: Any) -> None:
+    panel = page.locator(".tabitem:has(#draw-status)")
+    sync_api.expect(page.locator("#draw-to-edit")).to_be_hidden()
+    panel.locator(".examples button").nth(2).click()
+    sync_api.expect(panel.get_by_label("Think first")).to_be_checked()
+    panel.locator(".examples button").first.click()
+    sync_api.expect(panel.get_by_label("Think first")).not_to_be_checked()
+
+
+def test_little_pictures_are_shown_pixel_by_pixel(page: Any) -> None:
+    small(page, "draw")
+    page.fill("#draw-prompt textarea", "a red circle")
+    page.press("#draw-prompt textarea", "Enter")
+    end(page, "draw")
+    shown = page.locator("#draw-result img").first
+    assert shown.evaluate("it => getComputedStyle(it).imageRendering") == "pixelated"
+    assert shown.bounding_box()["width"] <= 400
+    sync_api.expect(page.locator("#draw-to-edit")).to_be_visible()

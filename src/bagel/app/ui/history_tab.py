@@ -77,7 +77,7 @@ class HistoryTab:
                 self.refresh = words(gr.Button, wording={"value": "refresh"}, size="sm")
             with gr.Column(scale=5, min_width=320, elem_classes="half"):
                 self.drop = words(
-                    gr.File, wording={"label": "history.drop"}, file_types=[".png"], height=150, elem_id="history-drop"
+                    gr.File, wording={"label": "history.drop"}, file_types=[".png"], height=180, elem_id="history-drop"
                 )
                 self.found = gr.State(None)
                 self.note = gr.HTML(padding=False, elem_id="history-note")
@@ -93,7 +93,7 @@ class HistoryTab:
                     wording={"label": "history.from"},
                     columns=4,
                     fit_columns=False,
-                    height=150,
+                    height=180,
                     interactive=False,
                     visible=False,
                     object_fit="contain",
