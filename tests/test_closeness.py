@@ -9,6 +9,7 @@ from PIL import Image
 from bagel.app import cli
 from bagel.errors import InputError
 from bagel.eval.closeness import MODES, Settings, compare, read_prompts
+from bagel.eval.closeness_table import lines, markdown
 from bagel.eval.likeness import MOST_PSNR, likeness
 from conftest import CHECKPOINT
 
@@ -43,8 +44,17 @@ def test_modes_are_measured_on_the_same_requests():
     assert (exact["psnr"], exact["flip"], exact["latent_error"]) == (MOST_PSNR, 0, 0)
     assert fp8["model_calls"] == exact["model_calls"] > 3 * forecast["model_calls"]
     for row in (fp8, forecast):
-        assert 30 < row["psnr_worst"] <= row["psnr"] < MOST_PSNR
+        assert 30 < row["psnr_worst"] <= row["psnr_twentieth"] <= row["psnr"] < MOST_PSNR
+        assert row["flip_worst"] >= row["flip_twentieth"] >= row["flip"] > 0
         assert 0 < row["latent_error"] < 0.05
+        assert row["right"] == exact["right"] + row["won"] - row["lost"]
+    assert found["exact_in"] == "float32"
+    heads, line, first, *_ = markdown(found).splitlines()
+    assert heads.startswith("| mode | calls | seconds | right | lost | won | PSNR | 1 in 20 |")
+    assert first.startswith("| `exact` |")
+    assert "| equal | equal | 1.000 |" in first
+    assert heads.count("|") == line.count("|") == first.count("|")
+    assert any(text.startswith("right: of 2 pictures") for text in lines(found))
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
@@ -55,7 +65,9 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     (found,) = json.loads(out.read_text())
     assert found["requests"] == 2
     assert found["rows"][1]["model_calls"] < found["rows"][0]["model_calls"]
-    assert "ab2-half" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "ab2-half" in printed
+    assert "right" not in printed  # a prompt of the user's own is judged by nobody
     with pytest.raises(SystemExit) as stop:
         cli.main(["eval", "closeness", "--modes", "magic"])
     assert stop.value.code == 1
@@ -64,6 +76,8 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 def test_what_cannot_be(tmp_path):
     with pytest.raises(InputError, match="no mode 'magic'"):
         Settings(modes=("magic",))
+    with pytest.raises(InputError, match="bf16, fp16 or fp32, not in 'nf4'"):
+        Settings(precision="nf4")
     with pytest.raises(InputError, match="single picture"):
         Settings(tasks=("ask",)).requests()
     with pytest.raises(InputError, match="prompt a line"):

@@ -74,7 +74,7 @@ def world(
     device:
         auto, cpu, cuda.
     precision:
-        bf16, fp16, fp32.
+        bf16, fp16, fp32, bf11, fp8, int8, nf4.
     options:
         How pictures are drawn; what is not given is the checkpoint's preset of each job.
     """
@@ -98,7 +98,7 @@ def world(
             chosen,
             TextOptions(),
             out,
-            name=model,
+            name=model if precision is None else f"{model} in {precision}",  # one folder holds one precision
             batch=batch,
             oracle=oracle,
             minutes=minutes,
@@ -111,24 +111,31 @@ def closeness(
     *,
     model: Annotated[tuple[str, ...], Parameter(name=["--model", "-m"])] = ("mini",),
     modes: str | None = None,
+    tasks: tuple[str, ...] = ("draw", "edit"),
     count: Number = 2,
     prompts: Path | None = None,
     see: tuple[Literal["context", "look"], ...] = ("context", "look"),
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     device: str = "auto",
+    precision: Literal["bf16", "fp16", "fp32"] | None = None,
     options: Knobs | None = None,  # type: ignore[valid-type]
 ) -> None:
     """How near the faster modes come to the exact picture (PSNR, SSIM, FLIP): bagel eval closeness -m mini
+
+    Exercises of the generated world are judged as well, so that a picture that is another one and still right is told
+    from one that is wrong.
 
     Parameters
     ----------
     model:
         A folder in the official layout, or mini; may be given several times.
     modes:
-        With commas, from: guidance, forecast3, forecast5, taylorseer, euler-half, ab2, ab2-half, fp8, fp8+forecast3,
-        fp8+forecast5, fp8+taylorseer, int8, nf4; all if not given.
+        With commas, from: guidance, forecast3, forecast5, taylorseer, euler-half, ab2, ab2-half, bf16, bf11, fp8,
+        fp8+forecast3, fp8+forecast5, fp8+taylorseer, int8, nf4; all if not given.
+    tasks:
+        Tasks (draw) or categories (draw/counting) of the generated world that ask for a single picture.
     count:
-        Exercises of the generated world of each category that draws or edits.
+        Exercises of each category.
     prompts:
         File with a prompt a line, drawn instead of the exercises.
     see:
@@ -137,6 +144,8 @@ def closeness(
         JSON file.
     device:
         auto, cpu, cuda.
+    precision:
+        Of the exact pictures; what the device computes in, if not given.
     options:
         How the exact pictures are drawn; what is not given is the checkpoint's preset of each job.
     """
@@ -144,7 +153,9 @@ def closeness(
 
     settings = Settings(
         modes=tuple(modes.split(",")) if modes else tuple(MODES),
+        tasks=tasks,
         count=count,
+        precision=precision,
         prompts=read_prompts(prompts) if prompts else (),
         see=see,
         options=options_from(ImageOptions, options),

@@ -1,5 +1,6 @@
 """How near every mode that changes pictures a little comes to the exact picture: fewer bits, step caches, a solver
-with fewer updates. Each mode draws and edits the same requests from the same noise: `bagel eval closeness`.
+with fewer updates. Each mode draws and edits the same requests from the same noise, and where these are exercises of
+the generated world its pictures are judged too: `bagel eval closeness`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import torch
 from PIL import Image
 
 from bagel.errors import InputError
-from bagel.eval.exercises import SEES, Plan
-from bagel.eval.likeness import check_installed, likeness
+from bagel.eval.closeness_table import lines
+from bagel.eval.exercises import SEES, Exercise, Plan, judged, outputs_of
+from bagel.eval.likeness import Likeness, check_installed, likeness
 from bagel.infer import jobs
 from bagel.infer.engine import Finished, run
 from bagel.infer.inputs import check_size
@@ -34,7 +36,7 @@ EXACT = "exact"
 
 @dataclass(frozen=True)
 class Mode:
-    """precision: of the weights, None for what the device computes in; fields: of ImageOptions; share: of the
+    """precision: of the weights, None for that of the exact pictures; fields: of ImageOptions; share: of the
     timesteps."""
 
     precision: str | None = None
@@ -50,6 +52,8 @@ MODES: dict[str, Mode] = {
     "euler-half": Mode(share=0.5),
     "ab2": Mode(fields={"solver": "ab2"}),
     "ab2-half": Mode(fields={"solver": "ab2"}, share=0.5),
+    "bf16": Mode("bf16"),
+    "bf11": Mode("bf11"),
     "fp8": Mode("fp8"),
     "fp8+forecast3": Mode("fp8", {"step_cache": "forecast3"}),
     "fp8+forecast5": Mode("fp8", {"step_cache": "forecast5"}),
@@ -57,24 +61,36 @@ MODES: dict[str, Mode] = {
     "int8": Mode("int8"),
     "nf4": Mode("nf4"),
 }
-"""All against `exact`: whole weights, every branch of every update, Euler. The half ones make half the updates."""
+"""All against `exact`: whole weights, every branch of every update, Euler. The half ones make half the updates. `bf16`
+says how much rounding alone changes, where the exact pictures are not in bf16 themselves."""
 
 
 class Request(NamedTuple):
-    """What is asked for: inputs of a drawing or an edit, and the seed of its noise."""
+    """What is asked for: inputs of a drawing or an edit, the seed of its noise, and the exercise that they are from."""
 
     inputs: list[jobs.Input]
     seed: int
+    exercise: Exercise | None = None
 
     @property
     def job(self) -> str:
         return "edit" if any(isinstance(item, Image.Image) for item in self.inputs) else "draw"
 
+    def right(self, result: Result) -> bool | None:
+        """Whether the picture is what the exercise asks for; None where there is nothing to judge it by."""
+        return judged(self.exercise, outputs_of(self.exercise, result)).ok if self.exercise else None
+
+
+class Drawn(NamedTuple):
+    result: Result
+    right: bool | None
+
 
 @dataclass(frozen=True)
 class Settings:
     """modes: by name; count: exercises of each category of `tasks` in the generated world; prompts: drawn instead of
-    them, where given; see: how given pictures are read (see `Plan`); options: of every drawing."""
+    them, where given; see: how given pictures are read (see `Plan`); options: of every drawing; precision: of the exact
+    pictures, bf16, fp16 or fp32, None for what the device computes in."""
 
     modes: tuple[str, ...] = tuple(MODES)
     tasks: tuple[str, ...] = ("draw", "edit")
@@ -83,18 +99,23 @@ class Settings:
     see: tuple[str, ...] = ("context", "look")
     options: ImageOptions = dataclasses.field(default_factory=ImageOptions)
     batch: int = 16
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         for name in self.modes:
             if name not in MODES:
                 raise InputError(f"there is no mode {name!r}; there are {', '.join(MODES)}.")
+        if self.precision not in (None, "bf16", "fp16", "fp32"):
+            raise InputError(f"exact pictures are drawn in bf16, fp16 or fp32, not in {self.precision!r}.")
 
     def requests(self) -> list[Request]:
         if self.prompts:
             return [Request([prompt], seed) for seed, prompt in enumerate(self.prompts)]
         plan = Plan(tasks=self.tasks, count=self.count, think=False, see=self.see)
         made = [
-            Request(exercise.inputs, exercise.seed) for exercise in plan.exercises() if exercise.wanted == ["image"]
+            Request(exercise.inputs, exercise.seed, exercise)
+            for exercise in plan.exercises()
+            if exercise.wanted == ["image"]
         ]
         if not made:
             raise InputError(f"the tasks {', '.join(self.tasks)} ask for no single picture; use draw or edit.")
@@ -107,20 +128,25 @@ def compare(
     """-> for each mode the likeness of its pictures to the exact ones, ready for JSON. say: told what is done."""
     check_installed()
     requests = settings.requests()
-    exact: list[Result] = []
+    exact: list[Drawn] = []
+    exact_in = ""
     rows: list[dict[str, Any]] = []
-    by_precision: dict[str | None, list[str]] = {None: [EXACT]}
+    by_precision: dict[str | None, list[str]] = {settings.precision: [EXACT]}
     for name in settings.modes:
-        by_precision.setdefault(MODES[name].precision, []).append(name)
+        by_precision.setdefault(MODES[name].precision or settings.precision, []).append(name)
     for precision, names in by_precision.items():
         say(f"{model}: loading {precision or 'whole'} weights")
         bagel = Bagel.load(model, device=device, precision=precision)
+        exact_in = exact_in or precision or str(bagel.runtime.checkpoint.model.dtype).removeprefix("torch.")
+        list(_drawn(bagel, requests[:1], settings, Mode()))  # what only the first drawing does is not timed
         for name in names:
-            say(f"{model}: {name}")
+            say(f"{model}: {name}, {len(requests)} pictures")
             began = time.perf_counter()
             results = list(_drawn(bagel, requests, settings, MODES.get(name, Mode())))
-            exact = exact or results
-            rows.append(_row(name, results, exact, time.perf_counter() - began))
+            seconds = time.perf_counter() - began
+            drawn = [Drawn(found, asked.right(found)) for asked, found in zip(requests, results, strict=True)]
+            exact = exact or drawn
+            rows.append(_row(name, drawn, exact, seconds))
         del bagel
         gc.collect()
         if torch.cuda.is_available():
@@ -128,6 +154,7 @@ def compare(
     return {
         "model": model,
         "requests": len(requests),
+        "exact_in": exact_in,
         "rows": [row for name in (EXACT, *settings.modes) for row in rows if row["mode"] == name],
     }
 
@@ -150,39 +177,44 @@ def _options(bagel: Bagel, request: Request, settings: Settings, mode: Mode) -> 
     return check_size(settle(base, request.job, presets), bagel.config)
 
 
-def _row(name: str, results: Sequence[Result], exact: Sequence[Result], seconds: float) -> dict[str, Any]:
-    likes = [likeness(_picture(wanted), _picture(found)) for wanted, found in zip(exact, results, strict=True)]
-    errors = []
-    for wanted, found in zip(exact, results, strict=True):
-        assert wanted.latent is not None
-        assert found.latent is not None
-        errors.append(float((found.latent - wanted.latent).norm() / wanted.latent.norm()))
-    return {
+def _row(name: str, drawn: Sequence[Drawn], exact: Sequence[Drawn], seconds: float) -> dict[str, Any]:
+    pairs = [(wanted.result, found.result) for wanted, found in zip(exact, drawn, strict=True)]
+    likes = [likeness(_picture(wanted), _picture(found)) for wanted, found in pairs]
+    row = {
         "mode": name,
-        "model_calls": round(statistics.fmean(result.stats.model_calls for result in results), 2),
-        "psnr": round(statistics.fmean(one.psnr for one in likes), 2),
-        "psnr_worst": round(min(one.psnr for one in likes), 2),
-        "ssim": round(statistics.fmean(one.ssim for one in likes), 4),
-        "ssim_worst": round(min(one.ssim for one in likes), 4),
-        "flip": round(statistics.fmean(one.flip for one in likes), 4),
-        "flip_worst": round(max(one.flip for one in likes), 4),
-        "latent_error": float(f"{statistics.fmean(errors):.3g}"),
+        "model_calls": round(statistics.fmean(one.result.stats.model_calls for one in drawn), 2),
         "seconds": round(seconds, 2),
+        **_spread(likes),
+        "latent_error": float(f"{statistics.median(_latent_error(*pair) for pair in pairs):.3g}"),
     }
+    verdicts = [(wanted.right, found.right) for wanted, found in zip(exact, drawn, strict=True)]
+    if None not in verdicts[0]:
+        row["right"] = sum(bool(found) for _, found in verdicts)
+        row["lost"] = sum(bool(wanted and not found) for wanted, found in verdicts)
+        row["won"] = sum(bool(found and not wanted) for wanted, found in verdicts)
+    return row
+
+
+def _spread(likes: Sequence[Likeness]) -> dict[str, float]:
+    """Of each measure the median, what one in twenty is beyond, and the worst."""
+    found: dict[str, float] = {}
+    for name in Likeness._fields:
+        values = sorted((getattr(one, name) for one in likes), reverse=name == "flip")  # the worst first
+        found[name] = round(statistics.median(values), 4)
+        found[f"{name}_twentieth"] = round(values[len(values) // 20], 4)
+        found[f"{name}_worst"] = round(values[0], 4)
+    return found
+
+
+def _latent_error(wanted: Result, found: Result) -> float:
+    assert wanted.latent is not None
+    assert found.latent is not None
+    return float((found.latent - wanted.latent).norm() / wanted.latent.norm())
 
 
 def _picture(result: Result) -> Image.Image:
     assert result.image is not None
     return result.image
-
-
-def lines(found: Mapping[str, Any]) -> list[str]:
-    """The table."""
-    heads = ("mode", "calls", "PSNR", "worst", "SSIM", "worst", "FLIP", "worst", "latents")
-    keys = ("model_calls", "psnr", "psnr_worst", "ssim", "ssim_worst", "flip", "flip_worst", "latent_error")
-    out = [f"{found['model']}: {found['requests']} pictures, means and worst, against the exact ones"]
-    out.append(f"{heads[0]:<16}" + "".join(f"{head:>9}" for head in heads[1:]))
-    return out + [f"{row['mode']:<16}" + "".join(f"{row[key]:>9g}" for key in keys) for row in found["rows"]]
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
