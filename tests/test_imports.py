@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "memory": LOADED | {"memory", "tensor_files"},
     "parallel": {"parallel", "model", "errors"},
     "lora": {"checkpoint", "model", "errors"},
-    "lora_files": {"lora", "checkpoint", "model", "errors"},
+    "lora_files": {"lora", "checkpoint", "model", "tensor_files", "errors"},
     "hub_clients": {"errors"},
     "hub_bars": {"errors", "hub_clients"},
     "hub": {"errors", "hub_clients", "hub_bars"},
@@ -51,12 +51,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"data", "sequence", "pack", "runs", "tokens", "images", "errors", "model.config", "world"},
     "bench": LOADED | {"bench", "infer", "memory", "options", "version"},
     "train": LOADED | {"train", "data", "infer", "eval", "version", "bench"},
-    "mini": LOADED | {"mini", "data", "train", "world", "eval", "infer", "options", "version"},
+    "mini": LOADED | {"mini", "data", "train", "world", "eval", "infer", "options", "version", "tensor_files"},
     "world": BASE | {"world", "images"},
     "eval": {"eval", "infer", "options", "errors", "world", "version"},
     # A command is thin and calls its room; the model itself is reached through `infer`.
     "app": {"app", "infer", "memory", "options", "images", "errors", "hub", "checkpoint", "version", "model.config"}
-    | {"data", "train", "world", "eval", "bench"},
+    | {"data", "train", "world", "eval", "bench", "model.published"},
     "": {"errors", "options", "infer", "version"},
 }
 """Rooms, and what each may import of ours: a room with all in it, or one module of it. "" is `bagel` itself."""

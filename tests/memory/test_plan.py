@@ -16,6 +16,7 @@ from bagel.memory.plan import OFFLOADABLE, Setup, alternatives, choose, plan, se
 from bagel.memory.plan_split import check_split, split_peaks
 from bagel.memory.sizes import GIB, Demand, allocated, kv_bytes, phases, weights_of
 from bagel.memory.table import table
+from bagel.model import published
 from bagel.model.config import ModelConfig
 from bagel.model.published import SEVEN_B
 from conftest import CHECKPOINT
@@ -162,7 +163,8 @@ def test_a_folder_on_a_card():
     assert made.fits
     assert made.demand == usual_demand(ModelConfig.from_folder(CHECKPOINT))
     lines = table(made).splitlines()
-    assert lines[0].startswith("und expert")
+    assert lines[0] == "64 tokens read, a picture of 128 x 128 drawn, 2 branches of guidance"
+    assert lines[1].startswith("und expert")
     assert any(line.startswith("expected peak") for line in lines)
 
 
@@ -209,6 +211,22 @@ def test_the_command(seven_b, monkeypatch, capsys):
     assert run("--card", "24", "--height", "1000")[0] == 1
     assert run("--card", "24", "--offload", "brain")[0] == 1
     assert run()[0] == (0 if torch.cuda.is_available() else 1)
+
+
+def test_the_published_model_is_planned_before_its_download(tmp_path, monkeypatch, capsys):
+    for name in ("XDG_CACHE_HOME", "HF_HUB_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    words = ["bagel", "plan", "-m", published.NAME, "--card", "24", "--precision", "fp8", "--job", "chat"]
+    monkeypatch.setattr(sys, "argv", words)
+    cli.main()
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first == f"{CHAT.read:,} tokens read, 512 written"
+    assert "a card of 24 GB" in last
+    monkeypatch.setattr(sys, "argv", ["bagel", "plan", "-m", "others/BAGEL", "--card", "24"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "bagel download others/BAGEL" in capsys.readouterr().err
 
 
 # --- docs/memory.md --------------------------------------------------------------------------------------------

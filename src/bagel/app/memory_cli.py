@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from bagel.errors import InputError
+from bagel.errors import CheckpointError, InputError
 
 
 def register(app: App) -> None:
@@ -33,12 +33,12 @@ def plan(
 ) -> None:
     """Say what lies where and what it will take, before anything is loaded: bagel plan -m DIR --card 16
 
-    Exit code 1 if it does not fit, with what would.
+    Exit code 1 if it does not fit, with what would. The published model need not be downloaded before.
 
     Parameters
     ----------
     model:
-        A folder, mini, or a hub name downloaded before.
+        A folder, mini, a hub name downloaded before, or ByteDance-Seed/BAGEL-7B-MoT.
     card:
         Gigabytes of a card to plan for, like 24; 24-nofp8 without fp8 units, 16-fp16 without bf16. Else the device.
     device:
@@ -63,14 +63,19 @@ def plan(
         One JSON object on stdout.
     """
     from bagel.app import show
-    from bagel.infer.loading import plan_for
-    from bagel.infer.pipeline import find_model
+    from bagel.checkpoint import read_config
+    from bagel.infer.loading import plan_for, plan_sizes
     from bagel.memory.cards import card_of
     from bagel.memory.table import as_json, table
+    from bagel.model.published import SEVEN_B
 
-    folder = find_model(model)
-    demand = _demand(folder, job, height, width, batch, context)
-    made = plan_for(folder, card_of(card, device), precision, offload, demand, tensor)
+    folder = _folder(model)
+    demand = _demand(read_config(folder) if folder else SEVEN_B, job, height, width, batch, context)
+    place = card_of(card, device)
+    if folder:
+        made = plan_for(folder, place, precision, offload, demand, tensor)
+    else:
+        made = plan_sizes(SEVEN_B, place, precision, offload, demand, tensor)
     show.print_json(as_json(made)) if json else print(table(made))
 
 
@@ -107,12 +112,23 @@ def pack(
     print(folder)
 
 
-def _demand(folder: Path, job: str, height: int | None, width: int | None, batch: int, context: int) -> Any:
-    from bagel.checkpoint import read_config
+def _folder(model: str) -> Path | None:
+    """Of a model; None for the published one while it is not here."""
+    from bagel.infer.pipeline import find_model
+    from bagel.model.published import NAME
+
+    try:
+        return find_model(model)
+    except CheckpointError:
+        if model != NAME:
+            raise
+        return None
+
+
+def _demand(config: Any, job: str, height: int | None, width: int | None, batch: int, context: int) -> Any:
     from bagel.infer.loading import usual_demand
     from bagel.memory.sizes import Demand
 
-    config = read_config(folder)
     usual = usual_demand(config)
     sides = height or usual.height, width or usual.width
     for name, side in zip(("height", "width"), sides, strict=True):

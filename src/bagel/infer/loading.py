@@ -142,9 +142,21 @@ def plan_for(
     own size, unless given; tensor: cards that share every layer. Raises MemoryPlanError, or InputError for
     layers that cannot be shared so."""
     precision = _stored_precision(folder, Wanted(precision=precision)) or precision
-    config = read_config(folder)
+    config, tokens = read_config(folder), len(read_tokenizer(folder))
+    return plan_sizes(config, card, precision, offload, demand, tensor, tokens)
+
+
+def plan_sizes(
+    config: ModelConfig,
+    card: Card,
+    precision: str | None = None,
+    offload: str | Sequence[str] | None = None,
+    demand: Demand | None = None,
+    tensor: int = 1,
+    tokens: int = 0,
+) -> Plan:
+    """The same of sizes alone. tokens: of the tokenizer, 0 for as many as the vocabulary holds."""
     check(Grid(tensor=tensor), config.llm)
-    tokens = len(read_tokenizer(folder))
     return choose(config, card, demand or usual_demand(config), precision, _words(offload), tokens, tensor)
 
 

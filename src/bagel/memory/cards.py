@@ -51,11 +51,11 @@ class Card:
         (Ampere). Raises InputError."""
         found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:gi?b)?(-fp16|-nofp8)?", size.strip().lower())
         if not found or not 1 <= float(found[1]) <= 1024:
-            raise InputError(f"card {size!r} is unknown; give its gigabytes, like 24, 16-nofp8 or 16-fp16.")
+            raise InputError(f"card {size!r} is unknown; give its gigabytes, 1 to 1024, like 24, 16-nofp8 or 16-fp16.")
         total = int(float(found[1]) * GIB)
         kind = torch.float16 if found[2] == "-fp16" else torch.bfloat16
         bf16 = kind is torch.bfloat16
-        return cls(f"a {found[1]} GB card", total, total - DRIVER, kind, found[2] is None, bf16)
+        return cls(f"a card of {found[1]} GB", total, total - DRIVER, kind, found[2] is None, bf16)
 
 
 def card_of(size: str | None, device: str) -> Card:

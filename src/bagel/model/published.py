@@ -1,9 +1,10 @@
-"""Sizes of the published model, ByteDance-Seed/BAGEL-7B-MoT: what is planned, measured and tested without it."""
+"""Name and sizes of the published model: what is planned, measured and tested without it."""
 
 from __future__ import annotations
 
 from bagel.model.config import LLMConfig, ModelConfig, ViTConfig
 
+NAME = "ByteDance-Seed/BAGEL-7B-MoT"
 SO400M = ViTConfig(hidden_size=1152, intermediate_size=4304, num_attention_heads=16, num_hidden_layers=27)
 SEVEN_B = ModelConfig(
     llm=LLMConfig(
