@@ -96,6 +96,9 @@ def test_saved_folder_is_the_official_one(original, tmp_path):
             key: written[key] for key in stored.keys() & written.keys()
         }
     assert same(load(tmp_path), original)
+    (tmp_path / "other").touch()
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert modes == {(tmp_path / "other").stat().st_mode}  # whoever may read a new file may read the weights
 
 
 def test_saved_tokenizer_is_what_upstreams_class_reads(original, tmp_path):
@@ -577,7 +580,7 @@ def test_failed_save_leaves_no_half_file(original, tmp_path, monkeypatch):
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bagel.checkpoint.saving.save_file", full)
+    monkeypatch.setattr("bagel.tensor_files.save_file", full)
     with pytest.raises(CheckpointError, match="No space left"):
         checkpoints.save(tmp_path / "out", original)
     assert not list((tmp_path / "out").glob("*safetensors*"))

@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bagel import lora
 from bagel.errors import CheckpointError, InputError
 from bagel.lora import Adapter, LoraConfig, Place
 from bagel.model.bagel import BagelModel
+from bagel.tensor_files import write_tensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -69,7 +70,7 @@ def write(folder: Path, values: dict[str, tuple[Tensor, Tensor]], config: LoraCo
     }
     try:
         (folder / CONFIG).write_text(json.dumps(described, indent=1), encoding="utf-8")
-        save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+        write_tensors(tensors, folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"the adapter could not be written to {folder} ({error}); free some disk.") from None
 
@@ -133,7 +134,7 @@ def apply(model: BagelModel, given: Lora) -> None:
 
 def weighted(given: Lora) -> list[tuple[Path, float]]:
     """The list that `lora=` means: folders, each with its weight."""
-    items: list[Any] = [given] if isinstance(given, (str, os.PathLike)) else list(given)
+    items: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
     if len(items) == 2 and isinstance(items[0], (str, os.PathLike)) and isinstance(items[1], (int, float)):
         items = [tuple(items)]
     out = []

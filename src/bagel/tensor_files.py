@@ -4,18 +4,29 @@ of an index. Nothing is unpickled."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from bagel.errors import CheckpointError
 
 SINGLE = ("ema.safetensors", "model.safetensors")
 """Names of a file with all weights, the preferred one first."""
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, str] | None = None) -> None:
+    """A safetensors file that may be read by whom other new files may: the library from 0.8 on leaves its own to their
+    owner alone, so that a server under another account could not load what was trained or packed here. Raises OSError
+    or SafetensorError."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, {"format": "pt", **(about or {})})
+    path.chmod(mode)
 
 
 class Tensors(Protocol):

@@ -243,6 +243,8 @@ def test_bad_files_are_named(model, tmp_path):
         lora_files.load(model, folder)
     with pytest.raises(InputError, match="must be a number"):
         lora_files.weighted([(folder, "much")])
+    with pytest.raises(InputError, match="lora is 3; give an adapter folder"):
+        lora_files.weighted(3)
 
 
 @pytest.mark.slow

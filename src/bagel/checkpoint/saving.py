@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from bagel.checkpoint.folder import VAE_WEIGHTS, WEIGHTS, Checkpoint, grown
@@ -18,6 +17,7 @@ from bagel.model.bagel import BagelModel
 from bagel.model.layers import sine_half_table
 from bagel.model.quantise import precision_of
 from bagel.packed_files import PACKED, packed_metadata, packed_tensors
+from bagel.tensor_files import write_tensors
 
 
 def published_tensors(model: BagelModel) -> dict[str, Tensor]:
@@ -55,7 +55,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         model = WEIGHTS, published_tensors(checkpoint.model), {"format": "pt"}
     for name, tensors, about in (model, (VAE_WEIGHTS, vae, {"format": "pt"})):
         host = {key: value.to("cpu").contiguous() for key, value in tensors.items()}
-        _write(folder / name, lambda path, host=host, about=about: save_file(host, path, about))  # type: ignore[misc]
+        _write(folder / name, lambda path, host=host, about=about: write_tensors(host, path, about))  # type: ignore[misc]
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bagel.checkpoint import VAE_WEIGHTS, WEIGHTS, build, load, save
@@ -16,6 +16,7 @@ from bagel.errors import CheckpointError
 from bagel.mini.words import train_tokenizer, wording
 from bagel.model.config import ModelConfig
 from bagel.model.vae import VAE
+from bagel.tensor_files import write_tensors
 from bagel.tokens import Tokenizer
 from bagel.train.fresh import fresh
 
@@ -45,7 +46,7 @@ def write_autoencoder(out: Path, config: ModelConfig, values: dict[str, Tensor],
     text = json.dumps(replace(config, vae=vae).to_json()["ae_config.json"], indent=1)
     (out / "ae_config.json").write_text(text, encoding="utf-8")
     tensors = {name: value.detach().cpu().contiguous() for name, value in values.items()}
-    save_file(tensors, out / VAE_WEIGHTS, metadata={"format": "pt"})
+    write_tensors(tensors, out / VAE_WEIGHTS)
 
 
 def package(source: Path, out: Path) -> int:
@@ -57,7 +58,7 @@ def package(source: Path, out: Path) -> int:
     else:
         write_texts(out, ModelConfig.from_folder(source), Tokenizer.from_folder(source))
     values = load_file(source / VAE_WEIGHTS)
-    save_file({name: value.bfloat16() for name, value in values.items()}, out / VAE_WEIGHTS, {"format": "pt"})
+    write_tensors({name: value.bfloat16() for name, value in values.items()}, out / VAE_WEIGHTS)
     size = sum(path.stat().st_size for path in out.iterdir() if path.is_file())
     if size > BUDGET_BYTES:
         raise CheckpointError(f"{out} holds {size:,} bytes, more than {BUDGET_BYTES:,}; make the model smaller.")
