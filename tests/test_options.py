@@ -96,9 +96,9 @@ def test_names():
         make(ImageOptions, None, {"hight": 3})
     with pytest.raises(InputError, match="no option 'foo'; there are max_tokens"):
         make(TextOptions, None, {"foo": 3})
-    with pytest.raises(InputError, match="options are a TextOptions; this job takes ImageOptions"):
+    with pytest.raises(InputError, match="options are of type TextOptions; this job takes ImageOptions"):
         make(ImageOptions, TextOptions(), {})
-    with pytest.raises(InputError, match="options are a dict"):
+    with pytest.raises(InputError, match="options are of type dict"):
         make(ImageOptions, {"seed": 1}, {})
     assert make(ImageOptions, ImageOptions(seed=1, height=32), {"seed": 2}) == ImageOptions(seed=2, height=32)
 

@@ -46,7 +46,9 @@ def open_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Im
     if isinstance(source, Image.Image):
         return _decode(lambda: source, "the picture")
     if not isinstance(source, (str, bytes, os.PathLike)):
-        raise InputError(f"a picture is a {type(source).__name__}; give a path, a PIL picture or the bytes of a file.")
+        raise InputError(
+            f"a picture is of type {type(source).__name__}; give a path, a PIL picture or the bytes of a file."
+        )
     name = f"the picture ({len(source)} bytes)" if isinstance(source, bytes) else str(source)
     try:
         content = source if isinstance(source, bytes) else Path(source).read_bytes()

@@ -131,7 +131,7 @@ def make(cls: type[Options], options: Options | None, fields: Mapping[str, Any])
     """`options` with `fields` set on top. Raises InputError for options of another kind and for a name that does
     not exist."""
     if options is not None and not isinstance(options, cls):
-        raise InputError(f"options are a {type(options).__name__}; this job takes {cls.__name__}.")
+        raise InputError(f"options are of type {type(options).__name__}; this job takes {cls.__name__}.")
     names = [f.name for f in dataclasses.fields(cls)]
     for name in fields:
         if name not in names:

@@ -50,7 +50,7 @@ def as_input(item: Any) -> Input:
     if isinstance(item, (Image.Image, bytes, os.PathLike)):
         return open_image(item)
     raise InputError(
-        f"an input is a {type(item).__name__}; give text, a PIL picture, a path or the bytes of a picture's file."
+        f"an input is of type {type(item).__name__}; give text, a PIL picture, a path or the bytes of a picture's file."
     )
 
 
@@ -74,7 +74,7 @@ def is_picture_file(text: str) -> bool:
 def checked_text(text: Any) -> Text:
     """From here on it is text, whatever it looks like. Raises InputError for what is empty or no text."""
     if not isinstance(text, str):
-        raise InputError(f"the prompt is a {type(text).__name__}; it must be a string.")
+        raise InputError(f"the prompt is of type {type(text).__name__}; it must be a string.")
     if not text.strip():
         raise InputError("the prompt is empty; say what to draw, change or answer.")
     try:
