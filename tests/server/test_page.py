@@ -25,7 +25,7 @@ def test_snippets_run(live, tmp_path, monkeypatch):
     for language, code in BLOCKS:
         if language == "python":
             exec(code.replace("http://127.0.0.1:8000", live.url), names)
-    assert Image.open("cube.png").size == (64, 64)
+    assert Image.open("square.png").size == (128, 128)
 
 
 def test_commands(live, monkeypatch):

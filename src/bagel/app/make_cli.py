@@ -35,7 +35,7 @@ def draw(
     model: Model | None = None,
     options: DrawFlags | None = None,  # type: ignore[valid-type]
 ) -> None:
-    """Draw a picture: bagel draw "a red cube" -o cube.png
+    """Draw a picture: bagel draw "a red square" -o square.png
 
     Parameters
     ----------
