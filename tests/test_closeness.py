@@ -37,7 +37,9 @@ def test_likeness_falls_with_noise():
 
 def test_modes_are_measured_on_the_same_requests():
     settings = Settings(modes=("fp8", "forecast5"), tasks=("draw/colours", "edit/recolour"), count=1)
-    found = compare(str(CHECKPOINT), settings, device="cpu")
+    kept = []
+    found = compare(str(CHECKPOINT), settings, device="cpu", keep=kept.append)
+    assert [len(one["rows"]) for one in kept] == [2, 3]  # a precision that fails leaves what came before
     exact, fp8, forecast = found["rows"]
     assert [row["mode"] for row in found["rows"]] == ["exact", "fp8", "forecast5"]
     assert found["requests"] == 2

@@ -69,30 +69,30 @@ CONVERSATION = {
         "BagelMotTalkDraw",
         (1, 0),
         (360, 300),
-        {"conversation": ("talk", 0), "message": "A red cube on a table.", "seed": 3},
+        {"conversation": ("talk", 0), "message": "A red square on a white background.", "seed": 3},
     ),
-    "drawn": Node("SaveImage", (1, 570), (360, 320), {"images": ("draw", 1), "filename_prefix": "bagel/cube"}),
+    "drawn": Node("SaveImage", (1, 570), (360, 320), {"images": ("draw", 1), "filename_prefix": "bagel/square"}),
     "say": Node(
         "BagelMotTalkSay",
         (2, 0),
         (360, 300),
-        {"conversation": ("draw", 0), "message": "What colour is it?"},
+        {"conversation": ("draw", 0), "message": "In which colour is the square?"},
     ),
     "answer": Node("PreviewAny", (3, 0), (320, 200), {"source": ("say", 1)}),
-    "night": Node(
+    "repaint": Node(
         "BagelMotTalkDraw",
         (2, 360),
         (360, 300),
-        {"conversation": ("say", 0), "message": "Now make it night.", "seed": 4},
+        {"conversation": ("say", 0), "message": "Make the square blue.", "seed": 4},
     ),
-    "dark": Node("SaveImage", (3, 360), (320, 320), {"images": ("night", 1), "filename_prefix": "bagel/night"}),
-    "snow": Node(
+    "blue": Node("SaveImage", (3, 360), (320, 320), {"images": ("repaint", 1), "filename_prefix": "bagel/blue"}),
+    "again": Node(
         "BagelMotTalkDraw",
         (2, 930),
         (360, 300),
-        {"conversation": ("say", 0), "message": "Let it snow instead.", "seed": 4},
+        {"conversation": ("say", 0), "message": "Make the square green.", "seed": 4},
     ),
-    "white": Node("SaveImage", (3, 930), (320, 320), {"images": ("snow", 1), "filename_prefix": "bagel/snow"}),
+    "green": Node("SaveImage", (3, 930), (320, 320), {"images": ("again", 1), "filename_prefix": "bagel/green"}),
 }
 WORKFLOWS = {"draw_edit_ask": DRAW_EDIT_ASK, "conversation": CONVERSATION}
 COLUMN = 420

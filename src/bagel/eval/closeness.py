@@ -118,19 +118,26 @@ class Settings:
             if exercise.wanted == ["image"]
         ]
         if not made:
-            raise InputError(f"the tasks {', '.join(self.tasks)} ask for no single picture; use draw or edit.")
+            raise InputError(f"tasks of {', '.join(self.tasks)} want no single picture; use draw or edit.")
         return made
 
 
 def compare(
-    model: str, settings: Settings, *, device: str = "auto", say: Callable[[str], None] = lambda text: None
+    model: str,
+    settings: Settings,
+    *,
+    device: str = "auto",
+    say: Callable[[str], None] = lambda text: None,
+    keep: Callable[[dict[str, Any]], None] = lambda found: None,
 ) -> dict[str, Any]:
-    """-> for each mode the likeness of its pictures to the exact ones, ready for JSON. say: told what is done."""
+    """-> for each mode the likeness of its pictures to the exact ones, ready for JSON. say: told what is done; keep:
+    given what is known after each precision, the last time all of it."""
     check_installed()
     requests = settings.requests()
     exact: list[Drawn] = []
     exact_in = ""
     rows: list[dict[str, Any]] = []
+    found: dict[str, Any] = {}
     by_precision: dict[str | None, list[str]] = {settings.precision: [EXACT]}
     for name in settings.modes:
         by_precision.setdefault(MODES[name].precision or settings.precision, []).append(name)
@@ -151,12 +158,14 @@ def compare(
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    return {
-        "model": model,
-        "requests": len(requests),
-        "exact_in": exact_in,
-        "rows": [row for name in (EXACT, *settings.modes) for row in rows if row["mode"] == name],
-    }
+        found = {
+            "model": model,
+            "requests": len(requests),
+            "exact_in": exact_in,
+            "rows": [row for name in (EXACT, *settings.modes) for row in rows if row["mode"] == name],
+        }
+        keep(found)
+    return found
 
 
 def _drawn(bagel: Bagel, requests: Sequence[Request], settings: Settings, mode: Mode) -> Iterator[Result]:
@@ -229,11 +238,16 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 
 
 def compare_all(models: Sequence[str], settings: Settings, device: str, out: Path | None) -> None:
-    """Prints a table a model; `out`: everything as JSON, written after each."""
+    """Prints a table a model; `out`: everything as JSON, written after each precision."""
     results: list[dict[str, Any]] = []
+
+    def keep(found: dict[str, Any]) -> None:
+        if out:
+            out.write_text(json.dumps([*results, found], indent=1) + "\n", encoding="utf-8")
+
     for model in models:
-        found = compare(model, settings, device=device, say=lambda text: print(text, file=sys.stderr, flush=True))
+        found = compare(
+            model, settings, device=device, say=lambda text: print(text, file=sys.stderr, flush=True), keep=keep
+        )
         results.append(found)
         print("\n".join(lines(found)), flush=True)
-        if out:
-            out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
