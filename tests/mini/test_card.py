@@ -42,12 +42,13 @@ def test_goals_name_tasks_and_categories_that_there_are() -> None:
 def test_tables_and_what_is_missing(tmp_path: Path) -> None:
     results = results_of(write_summary(tmp_path / "s.json", draw=98, draw__one_object=98, ask=99, ask__count=99))
     short = short_table(results).splitlines()
-    assert short[2] == "| answers | 99.0 % of 100 | 99.0 to 100.0 | 97% |"
+    assert short[2] == "| answers | 99.0 % of 100 | 99.0 to 100.0 | 97 % |"
     assert len(short) == 4
-    assert "| one object | 98.0 % of 100 | 98.0 to 100.0 | 99% |" in long_table(results)
+    assert short_table(results, chinese=True).splitlines()[2] == "| 问答 | 100 道中的 99.0 % | 99.0 至 100.0 | 97 % |"
+    assert "| one object | 98.0 % of 100 | 98.0 to 100.0 | 99 % |" in long_table(results)
     said = unreached(results)
-    assert "draw/one object: 98.0%, goal 99%" in said
-    assert "turn: not measured, goal 85%" in said
+    assert "draw/one object: 98.0 %, goal 99 %" in said
+    assert "turn: not measured, goal 85 %" in said
     assert not any(line.startswith("ask") for line in said)
     with pytest.raises(InputError, match="holds no results"):
         results_of(tmp_path / "none.json")
@@ -80,10 +81,20 @@ def test_a_card_says_data_compute_scores_limits(tmp_path: Path) -> None:
     text = write_card(model, sources_of(items)).read_text(encoding="utf-8")
     for said in (
         "| autoencoder | 200 | 10,000 pictures | 0.01 |", "33.2 dB", "| stage-two | 10 | 0 M tokens, 1,000 a second |",
-        "On one H100", "draw 18.6%", "35% in Chinese", "| sum | 82.0 % of 100 |", "without: 61.0%; with: 82.0%",
-        "100.00% of 100", "draw/one object: not measured",
+        "On one H100", "- `stage-two`: draw 18.6 %", "35 % in Chinese", "| sum | 82.0 % of 100 |",
+        "without: 61.0 %; with: 82.0 %", "100.00 % of 100", "| **all** | 90.0 % of 100 |",
+        "draw/one object: not measured",
     ):  # fmt: skip
         assert said in text, said
+    stages = ",".join(str(ROOT / "configs" / "mini" / f"{name}.yaml") for name in ("pretrain", "finish"))
+    same_name = write_log(tmp_path / "again" / "stage-two", 3)
+    items[-2:] = [f"runs={run},{same_name}", f"configs={stages}"]
+    text = write_card(model, sources_of(items)).read_text(encoding="utf-8")
+    assert "- `pretrain`: draw" in text
+    assert "- `finish`: draw" in text
+    assert "| again/stage-two | 3 |" in text
+    with pytest.raises(InputError, match=r"lacks config\.json or log\.jsonl"):
+        write_card(model, sources_of([f"summary={summary}", f"autoencoder={run}"]))
     with pytest.raises(InputError, match="'model=x' is not known"):
         sources_of(["model=x"])
     with pytest.raises(InputError, match="needs summary"):

@@ -18,6 +18,7 @@ from bagel.mini.make import collect, driver, status
 from bagel.mini.make.carry import pack_pieces, unpack
 from bagel.mini.make.plan import Plan, read_plan
 from bagel.mini.make.state import State
+from bagel.train import config as configs
 
 from .toy import start_folder
 
@@ -83,6 +84,11 @@ def test_pieces_of_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for name in ("a/one.txt", "a/b/two.txt", "c.txt"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(name)
+    with pytest.raises(InputError, match=r"there is no missing and no none\."):
+        pack_pieces(Path("out"), [Path("missing"), Path("none")])
+    with pytest.raises(InputError, match=r"nothing holds no make\.json"):
+        collect(Path("nothing"), Path("out"))
+    assert not Path("out").exists()
     pack_pieces(Path("out"), [Path("a"), Path("c.txt"), Path("missing")])
     unpack(Path("out"), Path("back"))
     found = {path.relative_to("back").as_posix(): path.read_text() for path in Path("back").rglob("*.txt")}
@@ -137,7 +143,7 @@ def test_everything_at_toy_size_killed_on_the_way(tmp_path: Path) -> None:
     assert list(state.stages) == ["start", "pretrain", "trunk", "finish", "export", "judge"]
     rates = [json.loads(line)["lr"] for line in (work / "run" / "log.jsonl").read_text().splitlines()]
     assert rates[-1] == 1e-5
-    assert max(rates) == 1.5e-3
+    assert max(rates) == configs.load(CONFIG.with_name("pretrain.yaml")).optim.lr
     names = collect(work, tmp_path / "out")
     assert len(names) <= 8
     unpack(tmp_path / "out", tmp_path / "back")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from bagel import world
 from bagel.errors import InputError
 from bagel.mini.study import checkpoints, command, knobs, losses, results, seeing
 from bagel.mini.study.chart import Line, chart
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 MADE = {"device": "a device", "torch": "2", "bagel": "0"}
 
 
-def write_log(run: Path, steps: int) -> None:
+def write_log(run: Path, steps: int) -> Path:
     run.mkdir(parents=True)
     lines = [
         {"step": n, "ce": 4 / n, "mse": 2 / n, "tokens": 100, "tokens_per_second": 1000.0} for n in range(1, steps + 1)
@@ -31,6 +32,7 @@ def write_log(run: Path, steps: int) -> None:
     lines.insert(3, {**lines[2], "ce": 99.0})  # step 3 was done, and again after a stop
     lines[2], lines[3] = lines[3], lines[2]
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
 
 
 def test_a_log_becomes_a_curve_of_few_points(tmp_path: Path) -> None:
@@ -99,6 +101,11 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         study(["knobs", "mini", str(tmp_path), "limits=3"])
     with pytest.raises(InputError, match="'cfg_text' is not swept"):
         study(["knobs", "mini", str(tmp_path), "only=cfg_text"])
+    with pytest.raises(InputError, match=r"none holds no log\.jsonl; give the folder of a training"):
+        study(["checkpoints", str(tmp_path / "none"), str(tmp_path)])
+    write_log(tmp_path / "run", 4)
+    with pytest.raises(InputError, match="run holds no checkpoints/step-"):
+        study(["checkpoints", str(tmp_path / "run"), str(tmp_path)])
 
 
 def test_every_swept_value_is_one_that_the_knob_takes() -> None:
@@ -107,7 +114,8 @@ def test_every_swept_value_is_one_that_the_knob_takes() -> None:
     for knob, sweep in knobs.SWEEPS.items():
         for value in sweep.values:
             assert getattr(settle(ImageOptions(**{**sweep.fixed, knob: value}), "draw", {}), knob) == value
-        assert all(name.startswith(task) for task in sweep.tasks for name in knobs.SHOWN[task])
+        assert all(name.partition("/")[0] == task for task in sweep.tasks for name in knobs.SHOWN[task])
+        assert all(name.partition("/")[2] in world.TASKS[task] for task in sweep.tasks for name in knobs.SHOWN[task])
 
 
 SMALL = [

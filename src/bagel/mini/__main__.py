@@ -14,7 +14,8 @@ python -m bagel.mini pieces split|join SOURCE OUT
 python -m bagel.mini pack OUT PATH ...          files and folders as pieces of one archive
 python -m bagel.mini unpack SOURCE OUT          what `collect` or `pack` wrote
 python -m bagel.mini study ...      what of the method holds at this size; without more it says how
-python -m bagel.mini card MODEL summary=FILE [oracle=FILE unthought=FILE autoencoder=RUN runs=RUN,RUN speed=FILE]
+python -m bagel.mini card MODEL summary=FILE [oracle=FILE unthought=FILE autoencoder=RUN runs=RUN,RUN
+    configs=YAML,YAML speed=FILE device=WORDS]
 python -m bagel.mini scores SUMMARY PAGE ...    into the marks table:scores of Markdown pages
 python -m bagel.mini speed MODEL OUT            seconds of loading, a picture, an answer, on this machine's CPU
 """
@@ -95,7 +96,7 @@ def main(arguments: list[str]) -> None:
             from bagel.mini.goals import put, results_of, short_table
 
             for page in pages:
-                put(Path(page), "scores", short_table(results_of(Path(summary))))
+                put(Path(page), "scores", short_table(results_of(Path(summary)), page.endswith(".zh.md")))
         case ["speed", model, out]:
             from bagel.mini.speed import write_speed
 

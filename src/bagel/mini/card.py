@@ -9,26 +9,35 @@ from pathlib import Path
 from typing import Any
 
 from bagel import world
+from bagel.errors import InputError
 from bagel.mini.goals import long_table, results_of, unreached
 from bagel.mini.sizes import parameter_table
+from bagel.mini.study.results import read
 from bagel.mini.study.trainings import totals
 from bagel.model.config import ModelConfig
 from bagel.train import config as configs
 
 CARD = "README.md"
+PARTS = {
+    "embed": "embeddings of words", "vit": "ViT", "connector": "connector", "latent_in": "latents in",
+    "time": "time", "decoder": "decoder", "lm_head": "language head", "latent_out": "latents out",
+    "vae.encoder": "autoencoder, encoder", "vae.decoder": "autoencoder, decoder", "all": "**all**",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
     """summary: of the model; oracle: of the true pictures once through the autoencoder; unthought: of the exercises
-    with thoughts, without them; autoencoder: its run; runs: those of the model, in order; speed: a JSON object from
-    what was measured to seconds; device: on which it was trained."""
+    with thoughts, without them; autoencoder: its run; runs: those of the model, in order, of which the logs are read;
+    configs: of its stages, whose mixtures the card gives, if not those that the runs ended with; speed: what
+    `bagel.mini speed` wrote; device: on which it was trained."""
 
     summary: Path
     oracle: Path | None = None
     unthought: Path | None = None
     autoencoder: Path | None = None
     runs: tuple[Path, ...] = ()
+    configs: tuple[Path, ...] = ()
     speed: Path | None = None
     device: str = "one GPU"
 
@@ -51,7 +60,7 @@ def write_card(model: Path, sources: Sources) -> Path:
 
 def _head(config: ModelConfig) -> str:
     counts = parameter_table(config)
-    rows = [f"| {name} | {count:,} |" for name, count in counts.items()]
+    rows = [f"| {PARTS.get(name, name)} | {count:,} |" for name, count in counts.items()]
     return "\n".join([
         "---", "license: apache-2.0", "language: [en, zh]", "pipeline_tag: any-to-any", "---", "",
         "# mini: a small BAGEL", "",
@@ -71,12 +80,13 @@ def _data(sources: Sources) -> str:
         "Shares of the exercises:",
         "",
     ]  # fmt: skip
-    for run in sources.runs:
-        options = dict(configs.load(run / configs.RESOLVED).data.datasets[0].options)
+    paths = sources.configs or tuple(run / configs.RESOLVED for run in sources.runs)
+    for name, path in zip(_names(paths), paths, strict=True):
+        options = dict(configs.load(path).data.datasets[0].options)
         weights: Mapping[str, float] = options.get("tasks") or world.WEIGHTS
         total = sum(weights.values())
-        shares = ", ".join(f"{name} {weight / total:.1%}" for name, weight in weights.items())
-        lines.append(f"- `{run.name}`: {shares}; {options.get('chinese', 0.35):.0%} in Chinese.")
+        shares = ", ".join(f"{task} {_percent(weight / total)}" for task, weight in weights.items())
+        lines.append(f"- `{name}`: {shares}; {_percent(options.get('chinese', 0.35), 0)} in Chinese.")
     lines += [
         "",
         "About 15 % of the combinations (a shape in a colour, two shapes together, a number of a shape, a relation, "
@@ -92,23 +102,33 @@ def _compute(sources: Sources) -> str:
     if sources.autoencoder:
         stage = autoencoder_totals(sources.autoencoder)
         lines.append(f"| autoencoder | {stage['steps']:,} | {stage['pictures']:,} pictures | {stage['hours']:.2f} |")
-    for run in sources.runs:
+    for name, run in zip(_names(sources.runs), sources.runs, strict=True):
         done = totals(run)
         lines.append(
-            f"| {run.name} | {done['steps']:,} | {done['tokens'] / 1e6:,.0f} M tokens, "
+            f"| {name} | {done['steps']:,} | {done['tokens'] / 1e6:,.0f} M tokens, "
             f"{done['tokens_per_second']:,} a second | {done['hours']:.2f} |"
         )
     lines.append("")
     if sources.autoencoder:
         lines.append(f"Pictures unseen by the autoencoder come back at {stage['psnr']:.1f} dB.\n")
     if sources.speed:
-        found = json.loads(sources.speed.read_text(encoding="utf-8"))
-        lines += ["Measured afterwards:", "", *(f"- {name}: {seconds:.2f} s" for name, seconds in found.items()), ""]
+        found = read(sources.speed)
+        if not found:
+            raise InputError(f"{sources.speed} holds no seconds; give what `bagel.mini speed` wrote.")
+        lines += [
+            "Measured on two CPU cores:",
+            "",
+            *(f"- {name}: {seconds:.2f} s" for name, seconds in found.items()),
+            "",
+        ]
     return "\n".join(lines)
 
 
 def autoencoder_totals(run: Path) -> dict[str, Any]:
-    """Steps, pictures, hours of stepping and the last measured decibels of a run of the autoencoder."""
+    """Steps, pictures, hours of stepping and the last measured decibels of a run of the autoencoder. Raises InputError
+    for a folder without its config and log."""
+    if not (run / "config.json").exists() or not (run / "log.jsonl").exists():
+        raise InputError(f"{run} lacks config.json or log.jsonl; give the folder of a run of the autoencoder.")
     batch = int(json.loads((run / "config.json").read_text(encoding="utf-8"))["batch"])
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     hours, before = 0.0, 0
@@ -127,13 +147,15 @@ def _scores(sources: Sources) -> str:
     if sources.unthought and "think" in results:
         without = results_of(sources.unthought)["think"]["share"]
         lines.append(
-            f"The exercises with thoughts, asked without: {without:.1%}; with: {results['think']['share']:.1%}.\n"
+            f"The exercises with thoughts, asked without: {_percent(without)}; "
+            f"with: {_percent(results['think']['share'])}.\n"
         )
     if sources.oracle:
         ceiling = results_of(sources.oracle)["all"]
         lines.append(
-            f"The true pictures, once through the autoencoder, are found right in {ceiling['share']:.2%} of "
-            f"{ceiling['count']:,} exercises: the most that any model behind it can reach.\n"
+            f"The true pictures, once through the autoencoder, are found right in "
+            f"{_percent(ceiling['share'], 2)} of {ceiling['count']:,} exercises: the most that any model behind it "
+            "can reach.\n"
         )
     return "\n".join(lines)
 
@@ -153,14 +175,23 @@ def _limits(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """What to call runs, or the configs of runs and stages: by the folder above too where several share a name."""
+    runs = [path.parent if path.name == configs.RESOLVED else path.with_suffix("") for path in paths]
+    short = [run.name for run in runs]
+    return short if len(set(short)) == len(short) else [f"{run.parent.name}/{run.name}" for run in runs]
+
+
 def sources_of(items: Sequence[str]) -> Sources:
     """`name=path`, and `runs=a,b`. Raises InputError for an unknown name."""
-    from bagel.errors import InputError
-
     found: dict[str, Any] = {}
     for item in items:
         name, _, value = item.partition("=")
-        if name == "runs":
+        if name in ("runs", "configs"):
             found[name] = tuple(Path(part) for part in value.split(","))
         elif name == "device":
             found[name] = value
@@ -168,7 +199,7 @@ def sources_of(items: Sequence[str]) -> Sources:
             found[name] = Path(value)
         else:
             raise InputError(
-                f"{item!r} is not known; use summary, oracle, unthought, autoencoder, runs, speed, device."
+                f"{item!r} is not known; use summary, oracle, unthought, autoencoder, runs, configs, speed, device."
             )
     if "summary" not in found:
         raise InputError("the card needs summary=OUT/summary.json of `bagel eval world`.")

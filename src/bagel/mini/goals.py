@@ -18,7 +18,14 @@ GOALS = {
 WHAT = {
     "ask": "answers", "draw": "drawing by a prompt", "edit": "basic editing", "reason": "intelligent editing",
     "frames": "next frames", "navigate": "navigation", "turn": "turning the camera", "think": "thought, then picture",
+    "all": "all",
 }  # fmt: skip
+WHAT_ZH = {
+    "ask": "问答", "draw": "按描述画图", "edit": "基本改图", "reason": "推理改图", "frames": "预测下一帧",
+    "navigate": "导航", "turn": "转动视角", "think": "先思考再画图", "all": "全部",
+}  # fmt: skip
+HEAD = "| held-out exercises | right | 95 % interval | goal |\n|---|---:|---:|---:|"
+HEAD_ZH = "| 未见过的题目 | 答对 | 95 % 区间 | 目标 |\n|---|---:|---:|---:|"
 Results = Mapping[str, Mapping[str, Any]]
 
 
@@ -30,10 +37,11 @@ def results_of(summary: Path) -> Results:
     return dict(found["results"])
 
 
-def short_table(results: Results) -> str:
+def short_table(results: Results, chinese: bool = False) -> str:
     """A row a task, in Markdown: for a README."""
-    rows = [_row(WHAT[task], task, results) for task in TASKS if task in results]
-    return "\n".join(["| held-out exercises | right | 95 % interval | goal |", "|---|---:|---:|---:|", *rows])
+    what = WHAT_ZH if chinese else WHAT
+    rows = [_row(what[name], name, results, chinese) for name in (*TASKS, "all") if name in results]
+    return "\n".join([HEAD_ZH if chinese else HEAD, *rows])
 
 
 def long_table(results: Results) -> str:
@@ -42,7 +50,9 @@ def long_table(results: Results) -> str:
     for task in (task for task in TASKS if task in results):
         rows.append(_row(f"**{WHAT[task]}**", task, results))
         rows += [_row(name.partition("/")[2], name, results) for name in results if name.startswith(f"{task}/")]
-    return "\n".join(["| held-out exercises | right | 95 % interval | goal |", "|---|---:|---:|---:|", *rows])
+    if "all" in results:
+        rows.append(_row("**all**", "all", results))
+    return "\n".join([HEAD, *rows])
 
 
 def unreached(results: Results) -> list[str]:
@@ -50,21 +60,26 @@ def unreached(results: Results) -> list[str]:
     said = []
     for name, goal in GOALS.items():
         if name not in results:
-            said.append(f"{name}: not measured, goal {goal:.0%}")
+            said.append(f"{name}: not measured, goal {100 * goal:.0f} %")
         elif results[name]["share"] < goal:
-            said.append(f"{name}: {results[name]['share']:.1%}, goal {goal:.0%}")
+            said.append(f"{name}: {100 * results[name]['share']:.1f} %, goal {100 * goal:.0f} %")
     return said
 
 
-def _row(title: str, name: str, results: Results) -> str:
+def _row(title: str, name: str, results: Results, chinese: bool = False) -> str:
     count = results[name]
     share, low, high = (100 * count[key] for key in ("share", "low", "high"))
-    goal = f"{GOALS[name]:.0%}" if name in GOALS else ""
+    goal = f"{100 * GOALS[name]:.0f} %" if name in GOALS else ""
+    if chinese:
+        return f"| {title} | {count['count']:,} 道中的 {share:.1f} % | {low:.1f} 至 {high:.1f} | {goal} |"
     return f"| {title} | {share:.1f} % of {count['count']:,} | {low:.1f} to {high:.1f} | {goal} |"
 
 
 def put(page: Path, name: str, table: str) -> None:
-    """Replaces what stands between the marks `table:NAME` of a page. Raises InputError if they are not there."""
+    """Replaces what stands between the marks `table:NAME` of a page. Raises InputError if they or the page are not
+    there."""
+    if not page.exists():
+        raise InputError(f"there is no {page}.")
     begin, end = f"<!-- table:{name} -->\n", f"<!-- /table:{name} -->"
     text = page.read_text(encoding="utf-8")
     before, found, rest = text.partition(begin)

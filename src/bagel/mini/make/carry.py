@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from bagel.checkpoint import WEIGHTS
+from bagel.errors import InputError
 from bagel.eval.runner import FAILURES, SUMMARY, VERDICTS
 from bagel.mini import pieces
 from bagel.mini.folder import package
@@ -26,7 +27,10 @@ LIMIT = 60 << 20
 
 def collect(work: Path, out: Path) -> list[str]:
     """Writes what there is, at any time; -> the names. The archive holds `packed` whole (of the newest checkpoint,
-    while training goes on, then named by its step) and verdicts; looks and the weights of `trunk` if they fit."""
+    while training goes on, then named by its step) and verdicts; looks and the weights of `trunk` if they fit.
+    Raises InputError where `make` has not begun."""
+    if not (work / FILE).exists():
+        raise InputError(f"{work} holds no {FILE}; give the folder in which `make` works.")
     out.mkdir(parents=True, exist_ok=True)
     needed = [_packed(work), work / EVAL / VERDICTS]
     trunk, looks = work / TRUNK / WEIGHTS, work / PROBES
@@ -79,7 +83,10 @@ def unpack(source: Path, out: Path) -> None:
 
 
 def pack_pieces(out: Path, paths: list[Path]) -> None:
-    """Folders and files, named as given, as pieces of one compressed archive."""
+    """Folders and files, named as given, as pieces of one compressed archive: those that exist. Raises InputError
+    where none does."""
+    if not any(path.exists() for path in paths):
+        raise InputError(f"there is no {' and no '.join(map(str, paths))}.")
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "files.tar.gz"
         pack(archive, Path(), paths)

@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bagel.errors import InputError
 from bagel.eval.exercises import Plan
 from bagel.mini.study import results
 from bagel.mini.study.judged import load, success
@@ -19,11 +20,18 @@ FILE = "checkpoints.json"
 
 def checkpoints(run: Path, out: Path, limit: int, minutes: float, tasks: tuple[str, ...] = ()) -> None:
     """`limit` exercises of each category for each checkpoint that `checkpoints.json` in `out` does not hold yet, from
-    few to many tokens; none is begun after `minutes`. Train with `save.keep` at 12 or more."""
+    few to many tokens; none is begun after `minutes`. Train with `save.keep` at 12 or more.
+
+    Raises InputError for a run without a log or without checkpoints."""
     end = time.monotonic() + 60 * minutes if minutes else math.inf
     found = results.read(out / FILE) or {"made_with": results.made_with(), "limit": limit, "points": []}
     done, tokens = {point["step"] for point in found["points"]}, tokens_by_step(run)
-    for path in sorted((run / state.FOLDER).glob("step-*")):
+    paths = sorted((run / state.FOLDER).glob("step-*"))
+    if not paths:
+        raise InputError(
+            f"{run} holds no {state.FOLDER}/step-*; give a run that has saved, with save.keep at 12 or more."
+        )
+    for path in paths:
         step = int(path.name.removeprefix("step-"))
         if step in done or not (path / state.PROGRESS).exists():
             continue

@@ -44,8 +44,8 @@ SWEEPS: dict[str, Sweep] = {
     "solver": Sweep(("euler", "ab2"), ("draw", "edit"), {"num_timesteps": 9}),
 }
 """The renorm does most where guidance is strong, a solver where steps are few."""
-SHOWN = {"draw": ("draw/binding/0", "draw/counting/0"), "edit": ("edit/add/0",), "reason": ("reason/swap/0",)}
-"""Exercises whose pictures are kept, by task."""
+SHOWN = {"draw": ("draw/binding", "draw/counting"), "edit": ("edit/add",), "reason": ("reason/swap",)}
+"""Categories of which a picture is kept, by task: of the first exercise in English, if there is one."""
 
 
 def knobs(trained: Path, out: Path, limit: int, minutes: float, only: tuple[str, ...] = (), batch: int = BATCH) -> None:
@@ -93,18 +93,18 @@ def _point(shown: Sequence[Shown], seconds: float) -> dict[str, Any]:
 
 def strip(knob: str, columns: Sequence[tuple[Any, Sequence[Shown]]]) -> Image.Image:
     """A column a value, a row an exercise: the pictures, framed by the verdict."""
-    rows = [name for task in SWEEPS[knob].tasks for name in SHOWN[task]]
+    rows = [_shown(name, columns[0][1]) for task in SWEEPS[knob].tasks for name in SHOWN[task]]
     left, side = 150, SIDE + PAD
     page = Image.new("RGB", (left + len(columns) * side + PAD, 2 * LINE + len(rows) * side), "white")
     pen = ImageDraw.Draw(page)
+    pen.text((PAD, 4), knob, (40, 40, 40), font())
     for number, (value, shown) in enumerate(columns):
         x, found = left + number * side, {each.exercise.name: each for each in shown}
         pen.text((x, 4), shown_value(value), (40, 40, 40), font())
         for row, name in enumerate(rows):
             each, y = found[name], LINE + 6 + row * side
             if number == 0:
-                words = " ".join(part.text for part in each.exercise.sample.prompt if isinstance(part, world.Text))
-                for line, text in enumerate(wrapped(words, left - 2 * PAD)):
+                for line, text in enumerate(wrapped(_words(each), left - 2 * PAD)):
                     pen.text((PAD, y + line * LINE), text, (90, 90, 90), font())
                 given = [part for part in each.exercise.sample.prompt if isinstance(part, world.Picture)]
                 for picture in given[:1]:
@@ -112,8 +112,21 @@ def strip(knob: str, columns: Sequence[tuple[Any, Sequence[Shown]]]) -> Image.Im
             output = each.outputs[0]
             assert not isinstance(output, str)
             page.paste(Image.fromarray(output), (x, y))
-            pen.rectangle((x - 1, y - 1, x + SIDE, y + SIDE), outline=INK[each.verdict.ok])
+            pen.rectangle((x - 2, y - 2, x + SIDE + 1, y + SIDE + 1), outline=INK[each.verdict.ok], width=2)
     return page
+
+
+def _shown(category: str, shown: Sequence[Shown]) -> str:
+    """The name of the exercise of a category whose pictures are kept; fonts that know Chinese are not everywhere."""
+    these = sorted(
+        (each for each in shown if each.exercise.name.startswith(f"{category}/")),
+        key=lambda each: (not _words(each).isascii(), int(each.exercise.name.rpartition("/")[2])),
+    )
+    return these[0].exercise.name
+
+
+def _words(shown: Shown) -> str:
+    return " ".join(part.text for part in shown.exercise.sample.prompt if isinstance(part, world.Text))
 
 
 def shown_value(value: Any) -> str:

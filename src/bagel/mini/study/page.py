@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bagel.errors import InputError
 from bagel.eval.intervals import wilson
 from bagel.mini.study import checkpoints, knobs, losses, results, seeing
 from bagel.mini.study.chart import Line, chart
@@ -27,8 +28,11 @@ SEEN = {"both": "latents and ViT", "vae": "latents alone", "vit": "ViT alone"}
 
 
 def page(docs: Path) -> Path:
-    """Writes docs/study.md and the charts into docs/study; -> the page's path."""
+    """Writes docs/study.md and the charts into docs/study; -> the page's path. Raises InputError where there are no
+    result files."""
     folder = docs / "study"
+    if not folder.is_dir():
+        raise InputError(f"there is no {folder}; the other commands of the study put their files there.")
     sections = [HEAD, *_losses(folder), *_checkpoints(folder), *_seeing(folder), *_knobs(folder)]
     path = docs / "study.md"
     path.write_text("\n".join(sections), encoding="utf-8")
@@ -87,8 +91,8 @@ def _checkpoints(folder: Path) -> Iterator[str]:
     yield "## What is learnt when\n"
     yield _command("study checkpoints runs/mini docs/study limit=4")
     yield (
-        f"{_made(found)} {len(points)} checkpoints of one run, {found['limit']} exercises of every category for each, "
-        "always the same ones. The paper (figure 7) sees understanding and generation first, then basic editing, then "
+        f"{_made(found)} {len(points)} checkpoints of one run, each put to the same exercises, of every category "
+        f"{found['limit']}. The paper (figure 7) sees understanding and generation first, then basic editing, then "
         "intelligent editing.\n"
     )
     lines = [
@@ -138,8 +142,9 @@ def _knobs(folder: Path) -> Iterator[str]:
     yield "## The knobs of drawing\n"
     yield _command("study knobs models/mini docs/study limit=10")
     yield (
-        f"{_made(found)} One knob at a time, the others at the presets of `mini` or as said; {found['limit']} "
-        "exercises of every category. Rows of pictures share their noise; a frame is green where the checker agrees.\n"
+        f"{_made(found)} One knob at a time, the others at the presets of `mini` or as said; exercises of "
+        f"every category: {found['limit']}. Rows of pictures share their noise; a frame is green where the checker "
+        "agrees.\n"
     )
     for knob in (name for name in knobs.SWEEPS if name in found["sweeps"]):
         sweep = found["sweeps"][knob]
@@ -176,7 +181,7 @@ def _category(name: str) -> str:
 
 def _made(found: Mapping[str, Any]) -> str:
     with_ = found["made_with"]
-    return f"Made on {with_['device']}, PyTorch {with_['torch']}."
+    return f"Made on {with_['device']} with PyTorch {with_['torch']}."
 
 
 def _note(found: Mapping[str, Any]) -> Iterator[str]:

@@ -47,5 +47,5 @@ def _short_lists(text: str) -> str:
 
 def made_with() -> dict[str, str]:
     """The device and the versions, for the file."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    device = "one " + torch.cuda.get_device_name() if torch.cuda.is_available() else "a CPU"
     return {"device": device, "torch": torch.__version__, "bagel": __version__}

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bagel.errors import BagelError
+from bagel.errors import BagelError, InputError
 from bagel.train.log import LINES
 
 OUTPUT = "output.txt"
@@ -53,7 +53,10 @@ def _wait(running: Mapping[Path, subprocess.Popen[bytes]]) -> None:
 
 
 def log_of(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run, one a step: of a step that was done again after a stop, the last."""
+    """The lines of a run, one a step: of a step that was done again after a stop, the last. Raises InputError for a
+    folder without them."""
+    if not (run / LINES).exists():
+        raise InputError(f"{run} holds no {LINES}; give the folder of a training.")
     lines = (run / LINES).read_text(encoding="utf-8").splitlines()
     steps = {line["step"]: line for line in map(json.loads, lines)}
     return [steps[step] for step in sorted(steps)]
