@@ -18,6 +18,11 @@ def test_lines_hold_only_what_a_font_draws(text):
     assert len(printable(text)) == len(text)
 
 
+def test_lines_are_one_line_each():
+    assert wrapped("two\nlines", 100) == ["two lines"]
+    assert wrapped("两\n行", 100) == ["两 行"]
+
+
 def test_what_is_printable_stays():
     assert printable("two lines,\nthe second 红色") == "two lines,\nthe second 红色"
     assert printable("a\tb\u3000c") == "a b c"

@@ -19,13 +19,13 @@ INK = {"given": (40, 40, 40), "thought": (120, 100, 160), "target": (0, 110, 60)
 FONTS = ("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "PingFang.ttc", "msyh.ttc", "DroidSansFallbackFull.ttf")
 
 
-@lru_cache(maxsize=1)
-def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """A font for captions."""
+@lru_cache
+def font(size: int = 11) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """A font for captions, of so many pixels."""
     for name in FONTS:
         with suppress(OSError):
-            return ImageFont.truetype(name, 11)
-    return ImageFont.load_default(11)
+            return ImageFont.truetype(name, size)
+    return ImageFont.load_default(size)
 
 
 def printable(text: str) -> str:
@@ -37,16 +37,16 @@ def printable(text: str) -> str:
     )
 
 
-def wrapped(text: str, width: int) -> list[str]:
-    """The text, made printable, in lines of at most `width` pixels; Chinese breaks anywhere, other scripts between
-    words."""
+def wrapped(text: str, width: int, size: int = 11) -> list[str]:
+    """The text, made printable, in lines of at most `width` pixels in the font of this size; Chinese breaks anywhere,
+    other scripts between words."""
     lines, line = [], ""
-    text = printable(text)
-    units = text.replace("\n", " ").split(" ") if text.isascii() else list(text)
+    text = printable(text).replace("\n", " ")
+    units = text.split(" ") if text.isascii() else list(text)
     glue = " " if text.isascii() else ""
     for unit in units:
         longer = line + glue + unit if line else unit
-        if line and font().getlength(longer) > width:
+        if line and font(size).getlength(longer) > width:
             lines.append(line)
             longer = unit
         line = longer
