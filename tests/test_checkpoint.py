@@ -575,6 +575,12 @@ def test_config_alone_is_optional(folder, original):
 # --- saving and memory -----------------------------------------------------------------------------------------
 
 
+def test_a_file_in_the_way(original, tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(CheckpointError, match="cannot be made"):
+        checkpoints.save(tmp_path / "out", original)
+
+
 def test_failed_save_leaves_no_half_file(original, tmp_path, monkeypatch):
     def full(tensors, path, metadata=None):
         Path(path).write_bytes(b"half")

@@ -42,7 +42,10 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Writes an official folder: same names, shapes and layout, loadable by the official code; the autoencoder in
     float32, as upstream keeps it. A quantised model gives a packed folder (see `bagel.packed_files`), which loads
     without the original. Each file appears whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be made ({error.strerror}); give another folder.") from None
     config = grown(checkpoint.config, checkpoint.model)
     texts = {name: json.dumps(data, indent=1) for name, data in config.to_json().items()}
     for name, text in {**texts, **checkpoint.tokenizer.files()}.items():
