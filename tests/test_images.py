@@ -153,7 +153,7 @@ def test_empty_missing_and_folders(tmp_path):
 
 @pytest.mark.parametrize("source", [None, 3, io.BytesIO(b"x"), np.zeros((4, 4, 3), np.uint8), ["a.png"]])
 def test_other_types(source):
-    with pytest.raises(InputError, match=f"a picture is a {type(source).__name__}; give a path"):
+    with pytest.raises(InputError, match=f"a picture is of type {type(source).__name__}; give a path"):
         open_image(source)
 
 
