@@ -39,13 +39,13 @@ SENTENCES: dict[str, str] = {
         "引导区间是 ({0}, {1})，应在 0 和 1 之间，低的一端在前（1 是噪声）。"
     ),
     "cfg_interval is {}; it must be two numbers, low and high.": "引导区间是 {0}，应为低、高两个数。",
-    "options are a {}; this job takes {}.": "选项的类型是 {0}，这里需要 {1}。",
+    "options are of type {}; this job takes {}.": "选项的类型是 {0}，这里需要 {1}。",
     "there is no option {}; {}": "没有 {0} 这个选项（{1}）",
     # pictures
     "{} has {} pixels; at most {} million are decoded. Scale it down first.": (
         "{0} 有 {1} 像素，最多读 {2} 百万像素，请先缩小。"
     ),
-    "a picture is a {}; give a path, a PIL picture or the bytes of a file.": "图片的类型是 {0}，这里读不了。",
+    "a picture is of type {}; give a path, a PIL picture or the bytes of a file.": "图片的类型是 {0}，这里读不了。",
     "{} is empty (0 bytes); save the picture again.": "{0} 是空文件，请重新保存图片。",
     "{} has no pixels ({} x {}).": "{0} 没有像素（{1} x {2}）。",
     "{}: {}; check the path of the picture.": "{0} 打不开（{1}），请重新放图片。",
@@ -54,11 +54,11 @@ SENTENCES: dict[str, str] = {
     "{} is damaged ({}); save the picture again.": "{0} 已损坏（{1}），请重新保存图片。",
     "{} cannot be read as a picture ({}).": "{0} 不能作为图片读取（{1}）。",
     # inputs
-    "an input is a {}; give text, a PIL picture, a path or the bytes of a picture's file.": (
+    "an input is of type {}; give text, a PIL picture, a path or the bytes of a picture's file.": (
         "输入的类型是 {0}，应为文字或图片。"
     ),
     "there is nothing to answer; give a question, or pictures and a question.": "请先写一个问题，也可以放图片。",
-    "the prompt is a {}; it must be a string.": "提示词的类型是 {0}，应为文字。",
+    "the prompt is of type {}; it must be a string.": "提示词的类型是 {0}，应为文字。",
     "the prompt is empty; say what to draw, change or answer.": "还没有写内容，请说说要画什么、改什么或问什么。",
     "the prompt is no valid Unicode ({} at {}); type it again.": "文字里有无效的字符（{0}，第 {1} 个），请重新输入。",
     "{} is {}; it must be a multiple of {}, {} for one.": "{0}是 {1}，应为 {2} 的倍数，例如 {3}。",
