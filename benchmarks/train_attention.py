@@ -134,15 +134,15 @@ def kernels(name: str, runs: Runs, keys: int, heads: tuple[int, int], width: int
     product = 2 * pairs * heads[0] * width / 1e12
     q, k, v = normal(queries, heads[0], width), normal(keys, heads[1], width), normal(keys, heads[1], width)
     ends = runs.query_ends, runs.key_ends, runs.longest_query, runs.longest_key, causal
-    out, sums = varlen._attention(q, k, v, *ends)
-    took = seconds(lambda: varlen._attention(q, k, v, *ends), GPU, 5)
+    out, sums = varlen.forward(q, k, v, *ends)
+    took = seconds(lambda: varlen.forward(q, k, v, *ends), GPU, 5)
     print(f"{name}: {queries} queries, {keys} keys; forward {1000 * took:.2f} ms, {2 * product / took:.0f} TFLOP/s")
-    grad = normal(*out.shape)
+    grad, into = normal(*out.shape), tuple(torch.empty_like(x) for x in (q, k, v))
     chosen = triton_runs.shapes(triton_runs.widths(width)[0], *ends[2:])
     for number, (of, kernel, products) in enumerate((("queries", "_of_queries", 3), ("keys", "_of_keys", 4))):
         for tile in dict.fromkeys([chosen[number], *tiles[number]]):
             both = (tile, chosen[1]) if number == 0 else (chosen[0], tile)
-            ms = kernel_ms(kernel, partial(triton_runs.backward, grad, q, k, v, out, sums, *ends, chosen=both))
+            ms = kernel_ms(kernel, partial(triton_runs.backward, grad, q, k, v, out, sums, *ends, into, chosen=both))
             rate = f"{ms:.3f} ms, {products * product / ms * 1000:.0f} TFLOP/s" if ms else "-"
             print(f"    {of}' pass, {tile}: {rate}{' (chosen)' if tile == chosen[number] else ''}", flush=True)
     zeros = torch.zeros(2, dtype=torch.uint64, device=GPU)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bagel.model import varlen
 from bagel.model.attention import QKV, PackAttention, RunAttention
-from bagel.runs import MAX_LISTED, PackRuns, Runs, list_copies
+from bagel.runs import MAX_LISTED, PackRuns, list_copies
 from bagel.sequence import Kind, Layout, Segment
 
 N, M, H = 4, 2, 8
@@ -127,9 +127,11 @@ def test_gradient_of_listed_keys(dtype, rounding):
 
 def test_the_operators_are_sound():
     """Shapes, strides and gradients as PyTorch checks them."""
-    runs = Runs.of(np.array([3, 2]), np.array([4, 2]))
-    q, k, v = (torch.randn(n, heads, H, requires_grad=True) for n, heads in ((5, N), (6, M), (6, M)))
-    arguments = (q, k, v, runs.query_ends, runs.key_ends, 3, 4, True)
-    torch.library.opcheck(varlen._attention, arguments)
+    for segments_ in ([Segment(Kind.TEXT, 5), Segment(Kind.VIT, 3), Segment(Kind.NOISED, 4)], [Segment(Kind.TEXT, 5)]):
+        runs = PackRuns.of(Layout.of([segments_]))
+        assert runs is not None
+        lengths = ((len(runs.order), N), (len(runs.keys), M), (len(runs.keys), M))
+        q, k, v = (torch.randn(length, heads, H, requires_grad=True) for length, heads in lengths)
+        torch.library.opcheck(varlen._attention, (q, k, v, *varlen.RunGroups.of_pack(runs)))
     copies, copy_ends = map(torch.from_numpy, list_copies(np.array([2, 0, 2]), 3))
     torch.library.opcheck(varlen._sum_copies, (torch.randn(3, M, H), copies, copy_ends))

@@ -26,7 +26,8 @@ MAX_LISTED = 8
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """Runs of one kind. query_ends, key_ends: int32 [R + 1], starting with 0; longest_*: of one run."""
+    """Runs of one kind, an empty one where there is none: a compiler makes a graph of its own for a single end.
+    query_ends, key_ends: int32 [R + 1], starting with 0; longest_*: of one run."""
 
     query_ends: Tensor
     key_ends: Tensor
@@ -36,9 +37,9 @@ class Runs:
     @classmethod
     def of(cls, queries: np.ndarray, keys: np.ndarray) -> Runs:
         """queries, keys: lengths of each run."""
-        ends = [torch.from_numpy(np.concatenate(([0], np.cumsum(x))).astype(np.int32)) for x in (queries, keys)]
-        longest = [int(x.max()) if len(x) else 0 for x in (queries, keys)]
-        return cls(ends[0], ends[1], longest[0], longest[1])
+        lengths = [x if len(x) else np.zeros(1, dtype=np.int64) for x in (queries, keys)]
+        ends = [torch.from_numpy(np.concatenate(([0], np.cumsum(x))).astype(np.int32)) for x in lengths]
+        return cls(ends[0], ends[1], int(lengths[0].max()), int(lengths[1].max()))
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Runs:
         """With every tensor changed."""

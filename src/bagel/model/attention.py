@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bagel.model.varlen import can_run, list_keys, reorder, run_attention
+from bagel.model.varlen import RunGroups, can_run, group_attention, list_keys, reorder
 from bagel.runs import PackRuns, Runs
 from bagel.sequence import Layout, visible
 
@@ -78,15 +78,13 @@ class RunAttention:
 
     def __init__(self, runs: PackRuns) -> None:
         self.runs = runs
+        self.groups = RunGroups.of_pack(runs)
 
     def __call__(self, layer: int, und: QKV, gen: QKV) -> tuple[Tensor, Tensor]:
         runs = self.runs
         q = reorder(torch.cat((und.q, gen.q)), runs.order, runs.place)
         k, v = (list_keys(torch.cat(pair), runs) for pair in ((und.k, gen.k), (und.v, gen.v)))
-        queries, keys = runs.num_full, runs.num_full_keys
-        full = run_attention(q[:queries], k[:keys], v[:keys], runs.full, causal=False)
-        causal = run_attention(q[queries:], k[keys:], v[keys:], runs.causal, causal=True)
-        out = reorder(torch.cat((full, causal)), runs.place, runs.order)
+        out = reorder(group_attention(q, k, v, self.groups), runs.place, runs.order)
         split = und.q.shape[0]
         return out[:split], out[split:]
 
@@ -100,19 +98,24 @@ class PictureAttention:
         self.lengths = list(lengths)
         at_once = bool(self.lengths) and like.is_cuda and torch.is_grad_enabled()
         runs = at_once and flex is None and can_run(like.device, like.dtype, like.shape[-1])
-        self.runs = Runs.of(np.array(lengths), np.array(lengths)).to(like.device) if runs else None
+        self.groups = _picture_runs(self.lengths, like.device) if runs else None
         masked = at_once and not runs if flex is None else flex
         self.mask = _picture_mask(self.lengths, like.device) if masked and self.lengths else None
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if self.runs is not None:
-            return run_attention(q, k, v, self.runs, causal=False)
+        if self.groups is not None:
+            return group_attention(q, k, v, self.groups)
         if self.mask is not None:
             return _flex(q, k, v, self.mask)
         if not self.lengths:
             return v
         pictures = zip(*(x.split(self.lengths) for x in (q, k, v)), strict=True)
         return torch.cat([attend(*picture) for picture in pictures])
+
+
+def _picture_runs(lengths: Sequence[int], device: torch.device) -> RunGroups:
+    each, patches = np.array(lengths), sum(lengths)
+    return RunGroups.one(Runs.of(each, each).to(device), patches, patches, causal=False)
 
 
 def _flex(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:

@@ -219,19 +219,20 @@ def backward(
     longest_query: int,
     longest_key: int,
     causal: bool,
+    into: tuple[Tensor, Tensor, Tensor],
     chosen: tuple[Shape, Shape] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> None:
     """At least one run. grad, q, out [Q, N, H], k, v [K, M, H], sums float32 [N, Q] (logarithms of the sums of the
-    exponentials) -> gradients of q, k and v, contiguous. chosen: shapes of tiles, for measuring."""
+    exponentials). into: contiguous, where the gradients of q, k and v are written. chosen: shapes of tiles, for
+    measuring."""
     heads, kv_heads, head_width = q.shape[1], k.shape[1], q.shape[2]
     width, rest = widths(head_width)
     q, k, v = (_even(x) for x in (q, k, v))
-    grad, out, sums = grad.contiguous(), out.contiguous(), sums.contiguous()
-    dq = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (k, v))
-    delta = torch.empty_like(sums)
+    grad, out = grad.contiguous(), out.contiguous()
+    dq, dk, dv = into
+    delta = torch.empty_strided(sums.shape, sums.stride(), dtype=sums.dtype, device=sums.device)
     runs = len(query_ends) - 1
-    common = (query_ends, key_ends, sums.shape[1], head_width**-0.5, q.stride(0), k.stride(0), v.stride(0))
+    common = (query_ends, key_ends, sums.stride(0), head_width**-0.5, q.stride(0), k.stride(0), v.stride(0))
     constant = {"N": heads, "M": kv_heads, "H": head_width, "WIDTH": width, "REST": rest, "CAUSAL": causal}
     of_queries, of_keys = chosen or shapes(width, longest_query, longest_key, causal)
     _of_queries[(runs * heads, triton.cdiv(longest_query, of_queries.queries))](
@@ -240,7 +241,6 @@ def backward(
     _of_keys[(runs * kv_heads, triton.cdiv(longest_key, of_keys.keys))](
         q, k, v, grad, sums, delta, dk, dv, *common, **constant, **_launch(of_keys)
     )
-    return dq, dk, dv
 
 
 def _launch(shape: Shape) -> dict[str, int]:

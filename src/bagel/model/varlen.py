@@ -9,7 +9,8 @@ of a pack, L keys listed from them.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,13 +20,41 @@ from torch.torch_version import TorchVersion
 from bagel.model.kernels import has_triton
 from bagel.runs import PackRuns, Runs
 
+Gradients = tuple[Tensor, Tensor, Tensor]
+"""Of queries, keys and values."""
+
+
+class RunGroups(NamedTuple):
+    """Groups of runs end to end, as the operator takes them. ends: query_ends and key_ends of each group; sizes: int64
+    in host memory, for each group its queries and keys, the longest run of both, and 1 if it is causal. Not plain
+    numbers: of those a compiler makes new graphs for 0 and 1, and looks at each before every call."""
+
+    ends: list[Tensor]
+    sizes: Tensor
+
+    @classmethod
+    def one(cls, runs: Runs, queries: int, keys: int, causal: bool) -> RunGroups:
+        sizes = [queries, keys, runs.longest_query, runs.longest_key, int(causal)]
+        return cls([runs.query_ends, runs.key_ends], torch.tensor(sizes))
+
+    @classmethod
+    def of_pack(cls, runs: PackRuns) -> RunGroups:
+        """Full runs, then causal ones."""
+        queries, keys = runs.num_full, runs.num_full_keys
+        full = cls.one(runs.full, queries, keys, False)
+        causal = cls.one(runs.causal, len(runs.order) - queries, len(runs.keys) - keys, True)
+        return cls(full.ends + causal.ends, torch.cat((full.sizes, causal.sizes)))
+
 
 def run_attention(q: Tensor, k: Tensor, v: Tensor, runs: Runs, causal: bool) -> Tensor:
     """q [Q, N, H], k and v [K, M, H] -> [Q, N, H]: each run of queries over its own run of keys, the last query
     seeing the last key. On a GPU bf16 or float16 with H a multiple of 8."""
-    out: Tensor = _attention(
-        q, k, v, runs.query_ends, runs.key_ends, runs.longest_query, runs.longest_key, causal
-    )[0]  # fmt: skip
+    return group_attention(q, k, v, RunGroups.one(runs, len(q), len(k), causal))
+
+
+def group_attention(q: Tensor, k: Tensor, v: Tensor, groups: RunGroups) -> Tensor:
+    """`run_attention` for groups of runs, causal or not."""
+    out: Tensor = _attention(q, k, v, groups.ends, groups.sizes)[0]
     return out
 
 
@@ -108,25 +137,14 @@ def _(grad: Tensor, copies: Tensor, copy_ends: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("bagel::run_attention", mutates_args=())
-def _attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    query_ends: Tensor,
-    key_ends: Tensor,
-    longest_query: int,
-    longest_key: int,
-    causal: bool,
-) -> tuple[Tensor, Tensor]:
-    """-> what the queries receive, and the logarithm of their sums, float32 [N, Q]."""
-    if not len(q):  # a pack of text alone has no full runs, and the kernel refuses none
+def _attention(q: Tensor, k: Tensor, v: Tensor, ends: Sequence[Tensor], sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """-> what the queries receive, and the logarithm of their sums, float32 [N, Q]. See `RunGroups`."""
+    made = [forward(q[queries], k[keys], v[keys], *rest) for queries, keys, *rest in _groups(ends, sizes)]
+    if len(made) == 1:
+        return made[0]
+    if not made:
         return torch.empty_like(q), q.new_empty(q.shape[1], 0, dtype=torch.float32)
-    if q.is_cuda:
-        out = torch.ops.aten._flash_attention_forward(
-            q, k, v, query_ends, key_ends, longest_query, longest_key, 0.0, causal, False
-        )
-        return out[0], out[1]
-    outs, sums = zip(*(_one(*one, causal) for one in _each(q, k, v, query_ends, key_ends)), strict=True)
+    outs, sums = zip(*made, strict=True)
     return torch.cat(outs), torch.cat(sums, dim=1)
 
 
@@ -137,6 +155,55 @@ def _(q: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("bagel::run_attention_backward", mutates_args=())
 def _attention_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, sums: Tensor, ends: Sequence[Tensor], sizes: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+    for queries, keys, *rest in _groups(ends, sizes):
+        into = dq[queries], dk[keys], dv[keys]
+        backward(into, grad[queries], q[queries], k[keys], v[keys], out[queries], sums[:, queries], *rest)
+    return dq, dk, dv
+
+
+@_attention_backward.register_fake
+def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _groups(ends: Sequence[Tensor], sizes: Tensor) -> Iterator[tuple[Any, ...]]:
+    """For each group that has queries: its rows of all queries and of all keys, its ends, its longest runs, and
+    whether it is causal. A pack of text alone has no full runs, and the kernel refuses none."""
+    query, key = 0, 0
+    numbers = sizes.tolist()
+    for group in range(len(ends) // 2):
+        queries, keys, longest_query, longest_key, causal = numbers[5 * group : 5 * group + 5]
+        rows = slice(query, query + queries), slice(key, key + keys)
+        query, key = query + queries, key + keys
+        if queries:
+            yield *rows, *ends[2 * group : 2 * group + 2], longest_query, longest_key, bool(causal)
+
+
+def forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    query_ends: Tensor,
+    key_ends: Tensor,
+    longest_query: int,
+    longest_key: int,
+    causal: bool,
+) -> tuple[Tensor, Tensor]:
+    """Runs of one kind, at least one."""
+    if q.is_cuda:
+        out = torch.ops.aten._flash_attention_forward(
+            q, k, v, query_ends, key_ends, longest_query, longest_key, 0.0, causal, False
+        )
+        return out[0], out[1]
+    outs, sums = zip(*(_one(*one, causal) for one in _each(q, k, v, query_ends, key_ends)), strict=True)
+    return torch.cat(outs), torch.cat(sums, dim=1)
+
+
+def backward(
+    into: Gradients,
     grad: Tensor,
     q: Tensor,
     k: Tensor,
@@ -148,13 +215,31 @@ def _attention_backward(
     longest_query: int,
     longest_key: int,
     causal: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    if not len(q):
-        return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    if q.is_cuda:
-        return _gpu_backward(
-            grad, q, k, v, out, sums, query_ends, key_ends, longest_query, longest_key, causal
-        )  # fmt: skip
+) -> None:
+    """Writes the gradients of q, k and v of such runs. On a GPU the same numbers every time with Triton; without it
+    FlashAttention's own backward, whose sums vary in their last bits."""
+    known = out, sums, query_ends, key_ends, longest_query, longest_key
+    if q.is_cuda and has_triton():
+        from bagel.model import triton_runs
+
+        triton_runs.backward(grad, q, k, v, *known, causal, into)
+        return
+    made = (_flash_backward if q.is_cuda else _plain_backward)(grad, q, k, v, *known, causal)
+    for place, gradient in zip(into, made, strict=True):
+        place.copy_(gradient)
+
+
+def _flash_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, sums: Tensor, *rest: Any) -> Gradients:
+    *known, causal = rest
+    unused = torch.zeros(2, dtype=torch.uint64, device=q.device)
+    made = torch.ops.aten._flash_attention_backward(
+        grad.contiguous(), q, k, v, out, sums.contiguous(), *known, 0.0, causal, unused, unused
+    )
+    return made[0], made[1], made[2]
+
+
+def _plain_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, sums: Tensor, *rest: Any) -> Gradients:
+    query_ends, key_ends, _, _, causal = rest
     ends = query_ends.tolist()
     made = [
         _one_backward(grad[first:last], *one, out[first:last], sums[:, first:last], causal)
@@ -164,33 +249,14 @@ def _attention_backward(
     return dq, dk, dv
 
 
-@_attention_backward.register_fake
-def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-
-
-def _gpu_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """The same numbers every time with Triton; without it FlashAttention's own backward, whose sums vary in their
-    last bits."""
-    if has_triton():
-        from bagel.model.triton_runs import backward
-
-        return backward(grad, q, k, v, *rest)
-    *known, causal = rest
-    unused = torch.zeros(2, dtype=torch.uint64, device=q.device)
-    made = torch.ops.aten._flash_attention_backward(grad.contiguous(), q, k, v, *known, 0.0, causal, unused, unused)
-    return made[0], made[1], made[2]
-
-
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs[:3], *output, *inputs[3:5])
-    ctx.rest = inputs[5:]
+    q, k, v, ends, sizes = inputs
+    ctx.save_for_backward(q, k, v, *output, sizes, *ends)
 
 
 def _gradients(ctx: Any, grad: Tensor, grad_sums: Any) -> tuple[Any, ...]:
-    q, k, v, out, sums, query_ends, key_ends = ctx.saved_tensors
-    made = _attention_backward(grad, q, k, v, out, sums, query_ends, key_ends, *ctx.rest)
-    return (*made, None, None, None, None, None)
+    q, k, v, out, sums, sizes, *ends = ctx.saved_tensors
+    return *_attention_backward(grad, q, k, v, out, sums, ends, sizes), [None] * len(ends), None
 
 
 _attention.register_autograd(_gradients, setup_context=_keep)
