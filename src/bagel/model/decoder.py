@@ -182,7 +182,9 @@ class Decoder(nn.Module):
         those alone, and spares the others its wide products."""
         cos, sin = self.rotary(position)
         split = len(und)
-        und_angles, gen_angles = (cos[:split], sin[:split]), (cos[split:], sin[split:])
+        # Detached, since a compiled block checks all that is known of what a view is a view of.
+        und_angles = cos[:split].detach(), sin[:split].detach()
+        gen_angles = cos[split:].detach(), sin[split:].detach()
         if read is None:
             return self.through(self.layers, und, gen, und_angles, gen_angles, attend)
         und, gen = self.through(self.layers[:-1], und, gen, und_angles, gen_angles, attend)

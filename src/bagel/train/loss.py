@@ -52,9 +52,23 @@ class Sums(NamedTuple):
 def errors(model: BagelModel, batch: TrainPack, target: Tensor, attend: Attend, chunk_rows: int) -> Errors:
     """One forward of a noised pack. target: velocities float32 [M, Z]. Logits exist for labelled rows only,
     `chunk_rows` of them at a time."""
-    und, gen = model(batch.pack, attend, Read(batch.ce_rows, batch.mse_rows))
+    num_und, rows = batch.pack.layout.num_und, (batch.ce_rows, batch.mse_rows)
+    read = Read(_two_at_least(rows[0], num_und), _two_at_least(rows[1], len(batch) - num_und))
+    und, gen = (
+        x if len(x) == len(wanted) else x[: len(wanted)]
+        for x, wanted in zip(model(batch.pack, attend, read), rows, strict=True)
+    )
     velocity = model.velocity(gen)
     return Errors(_cross_entropy(model, und, batch.ce_labels, chunk_rows), (velocity - target) ** 2)
+
+
+def _two_at_least(rows: Tensor, count: int) -> Tensor:
+    """With others of so many behind them, which get no gradient, and in memory of its own: a compiler makes a graph of
+    its own for no row, for one, and for the first of a block of memory."""
+    missing = min(2, count) - len(rows)
+    if missing <= 0:
+        return rows.clone()
+    return torch.cat((rows, (rows + 1) % count)) if len(rows) else torch.arange(missing, device=rows.device)
 
 
 def _cross_entropy(model: BagelModel, rows: Tensor, labels: Tensor, chunk_rows: int) -> Tensor:

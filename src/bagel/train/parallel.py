@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -116,6 +117,8 @@ def apply(model: BagelModel, part: ParallelPart, world: World) -> None:
     if world.mesh is None and compute != params_dtype(part):
         raise InputError(f"parallel.compute {part.compute} needs parallel.params of the same kind on one CPU.")
     compiled = is_compiled(part, world.device)
+    if compiled:
+        _expect_varied_packs()
     for number, block in enumerate(model.decoder.layers):
         _wrap(block, _recompute_of(number, part), compiled, 2 * model.config.llm.intermediate_size)
     for number, block in enumerate(model.vit.layers):
@@ -123,6 +126,19 @@ def apply(model: BagelModel, part: ParallelPart, world: World) -> None:
     model.compute_dtype = compute
     if world.mesh is not None:
         _shard(model, part, world, compute)
+
+
+def _expect_varied_packs() -> None:
+    """Sets the compiler of this process. Equal lengths are chance in one pack and differ in the next, so no graph may
+    count on them. A kind of block has the more graphs: at most those with and without pictures or latents, each for
+    the first layer, into which no gradient may go, the last, which gives the rows that are read, and the others, and
+    twice that with two ways of recomputation."""
+    import torch._dynamo.config as dynamo
+    import torch.fx.experimental._config as symbols
+
+    for config, name, value in ((symbols, "use_duck_shape", False), (dynamo, "recompile_limit", 16)):
+        if hasattr(config, name):  # PyTorch before 2.6 has neither
+            setattr(config, name, value)
 
 
 def _recompute_of(layer: int, part: ParallelPart) -> str:
@@ -134,17 +150,25 @@ def _recompute_of(layer: int, part: ParallelPart) -> str:
 
 def _wrap(block: nn.Module, recompute: str, compiled: bool, widest: int) -> None:
     """Replaces `forward` on the instance: names of parameters and the hooks of FSDP stay as they are. All
-    blocks of a kind share one code object, hence one compiled graph."""
+    blocks of a kind share one code object, hence their compiled graphs."""
     if recompute == "full":
-        block.forward = _recomputed.__get__(block)
+        block.forward = _of_kind(_recomputed, type(block).__name__).__get__(block)
     elif recompute in ("mlp", "products"):
         # Made here, since the compiler does not trace a lambda as a context.
         limit = widest if recompute == "mlp" else widest + 1
         contexts = partial(create_selective_checkpoint_contexts, _keep_below(limit))
         block.contexts = contexts  # type: ignore[assignment]
-        block.forward = _partly_recomputed.__get__(block)
+        block.forward = _of_kind(_partly_recomputed, type(block).__name__).__get__(block)
     if compiled:
         block.forward = torch.compile(block.forward, dynamic=True)
+
+
+@cache
+def _of_kind(forward: Any, kind: str) -> FunctionType:
+    """With a code object of its own: the compiler counts graphs by code object, and looks through all of them at
+    each call."""
+    code = forward.__code__.replace(co_name=f"{forward.__name__}_{kind}")
+    return FunctionType(code, forward.__globals__)
 
 
 def _recomputed(self: nn.Module, *args: Any) -> Any:
