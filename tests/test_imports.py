@@ -25,7 +25,8 @@ LOADED = MODEL | {"checkpoint", "parallel", "packed_files", "devices", "lora", "
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "version": set(),
-    "__main__": {"app"},
+    "waiting": set(),
+    "__main__": {"app", "waiting"},
     "options": {"errors"},
     "sequence": {"errors"},
     "devices": {"errors"},
@@ -51,7 +52,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"data", "sequence", "pack", "runs", "tokens", "images", "errors", "model.config", "world"},
     "bench": LOADED | {"bench", "infer", "memory", "options", "version"},
     "train": LOADED | {"train", "data", "infer", "eval", "version", "bench"},
-    "mini": LOADED | {"mini", "data", "train", "world", "eval", "infer", "options", "version", "tensor_files"},
+    "mini": LOADED
+    | {"mini", "data", "train", "world", "eval", "infer", "options", "version", "tensor_files"}
+    | {"waiting"},
     "world": BASE | {"world", "images"},
     "eval": {"eval", "infer", "options", "errors", "world", "version"},
     # A command is thin and calls its room; the model itself is reached through `infer`.
@@ -206,10 +209,11 @@ from bagel import *
 assert Bagel.load and "Bagel" in dir(bagel) and not hasattr(bagel, "nothing")
 """
 HELP = """
-import sys
+import os, sys
 sys.argv = ["bagel", *sys.argv[1:]]
 from bagel.__main__ import main
 main()
+assert "OMP_WAIT_POLICY" in os.environ
 print(*{"torch", "numpy", "PIL", "scipy", "tokenizers"} & set(sys.modules), file=sys.stderr)
 """
 

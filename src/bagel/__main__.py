@@ -2,9 +2,12 @@
 
 import sys
 
+from bagel.waiting import wait_asleep
+
 
 def main() -> None:
     """Runs the command line; Ctrl-C while it is still being imported ends it as later."""
+    wait_asleep()
     try:
         from bagel.app.cli import main as run
     except KeyboardInterrupt:

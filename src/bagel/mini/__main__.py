@@ -27,6 +27,7 @@ import sys
 from pathlib import Path
 
 from bagel.errors import BagelError
+from bagel.waiting import wait_asleep
 
 
 def main(arguments: list[str]) -> None:
@@ -127,6 +128,7 @@ def _leave(number: int, frame: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _leave)
+    wait_asleep()
     try:
         main(sys.argv[1:])
     except BagelError as error:
