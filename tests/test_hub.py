@@ -176,13 +176,13 @@ def source(request: pytest.FixtureRequest, stand_in: StandIn, monkeypatch: pytes
         template = stand_in.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 1)
+        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 4)
     else:
         library = pytest.importorskip("modelscope_hub")
         library.set_default_config(library.HubConfig())
         monkeypatch.setattr("modelscope_hub._legacy_api.REPO_TREE_PAGE_MAX_ATTEMPTS", 1, raising=False)
-        monkeypatch.setattr("modelscope_hub._legacy_api.API_TIMEOUT", 1, raising=False)
-        monkeypatch.setattr("modelscope_hub._legacy_api.REPO_TREE_PAGE_TIMEOUT_SECONDS", 1, raising=False)
+        monkeypatch.setattr("modelscope_hub._legacy_api.API_TIMEOUT", 4, raising=False)
+        monkeypatch.setattr("modelscope_hub._legacy_api.REPO_TREE_PAGE_TIMEOUT_SECONDS", 4, raising=False)
     return request.param
 
 
