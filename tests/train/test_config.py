@@ -94,6 +94,8 @@ def test_resolved_config_reads_back(tmp_path: Path) -> None:
         ({"optim": {"warmup": 9}}, "optim.warmup 9 is not below steps 4"),
         ({"optim": {"ema": 1.5}}, "optim.ema is 1.5"),
         ({"optim": {"ema_warmup": True}}, "optim.ema_warmup does nothing"),
+        ({"optim": {"momentum": 0.9}}, "optim.momentum does nothing while optim.name is adamw"),
+        ({"optim": {"name": "muon", "momentum": 1.0}}, "optim.momentum is 1.0"),
         ({"optim": {"schedule": "wsd"}}, "which needs one of them"),
         ({"optim": {"decay_steps": 2}}, "are for wsd"),
         ({"optim": {"schedule": "wsd", "decay_steps": 5}}, "optim.decay_steps 5 is above steps 4"),

@@ -54,7 +54,8 @@ def test_flags_that_do_nothing_are_refused(flags: dict[str, bool], said: str) ->
 @pytest.mark.parametrize("flags", [{"und": True}, {"llm": True, "vit": True, "gen": True}])
 def test_frozen_weights_stay_and_the_others_move(tmp_path: Any, flags: dict[str, bool]) -> None:
     from bagel.train.log import Reporter
-    from bagel.train.loop import Stop, Trainer
+    from bagel.train.loop import Trainer
+    from bagel.train.stop import Stop
 
     torch.manual_seed(0)
     config = TrainConfig.from_dict(run_config(tmp_path, freeze=flags, steps=1))

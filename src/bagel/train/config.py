@@ -256,6 +256,10 @@ def _check(config: TrainConfig) -> None:
         raise InputError(f"optim.ema is {config.optim.ema}; it must lie between 0 and 1, or be null.")
     if config.optim.ema_warmup and config.optim.ema is None:
         raise InputError("optim.ema_warmup does nothing while optim.ema is null.")
+    if config.optim.momentum != OptimPart.momentum and config.optim.name != "muon":
+        raise InputError(f"optim.momentum does nothing while optim.name is {config.optim.name}; it is muon's.")
+    if not 0 <= config.optim.momentum < 1:
+        raise InputError(f"optim.momentum is {config.optim.momentum}; it must lie between 0 and 1.")
     if config.optim.warmup >= config.steps:
         raise InputError(f"optim.warmup {config.optim.warmup} is not below steps {config.steps}: lower it.")
     if config.parallel.recompute == "none" and config.parallel.recompute_every != 1:

@@ -6,11 +6,8 @@ import gc
 import json
 import math
 import os
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +28,7 @@ from bagel.train.log import Reporter, flops, memory_gib, peak_flops
 from bagel.train.loss import Counts, errors, sums, total
 from bagel.train.lost import is_lost, lost
 from bagel.train.setup import Setup, open_data, prepare, start_of
+from bagel.train.stop import Stop, stop_asked
 
 COLLECT_EVERY = 500
 """Steps between collections of Python's garbage."""
@@ -99,43 +97,6 @@ def resume(setup: Setup) -> int:
     progress = setup.checkpoints.load(path, setup.tensors())
     setup.data.load_state_dict(progress["data"])
     return int(progress["step"])
-
-
-@dataclass
-class Stop:
-    """Whether somebody asked this process to end, and by when it must."""
-
-    asked: bool = False
-    end: float = math.inf
-
-    @property
-    def seconds_left(self) -> float:
-        """Infinite where no end is set."""
-        return max(0.0, self.end - time.monotonic())
-
-    def __bool__(self) -> bool:
-        return self.asked or time.monotonic() > self.end
-
-
-@contextmanager
-def stop_asked(end: float = math.inf) -> Iterator[Stop]:
-    """SIGTERM, and the first Ctrl-C, end the run after the present step; a second Ctrl-C ends it at once."""
-    stop, before = Stop(end=end), {}
-
-    def ask(number: int, frame: object) -> None:
-        stop.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, ask)
-    except ValueError:  # not the main thread: whoever runs this handles signals
-        pass
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Agreed(NamedTuple):

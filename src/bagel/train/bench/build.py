@@ -19,11 +19,12 @@ from bagel.train.bench.shapes import Packs, tokenizer
 from bagel.train.config import LogPart, ModelPart, OptimPart, ParallelPart, SavePart, TrainConfig
 from bagel.train.init import from_scratch
 from bagel.train.log import Reporter
-from bagel.train.loop import Stop, Trainer
+from bagel.train.loop import Trainer
 from bagel.train.noise import LatentEncoder
 from bagel.train.parallel import World, local
 from bagel.train.setup import Setup
 from bagel.train.state import Checkpoints
+from bagel.train.stop import Stop
 
 
 def trainer(
