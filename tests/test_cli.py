@@ -422,6 +422,14 @@ def test_out_of_memory_is_one_line(bagel_cli, desk, monkeypatch):
     assert not Path("q.png").exists()
 
 
+def test_training_out_of_memory_says_what_training_can_do(bagel_cli, desk, monkeypatch):
+    def run(*args):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("bagel.train.loop.run", run)
+    refused(bagel_cli("train", "mine.yaml"), 1, "does not fit into memory .*lower data.expected_num_tokens")
+
+
 # --- scripts ---------------------------------------------------------------------------------------------
 
 TURNS = [

@@ -33,11 +33,20 @@ for commands in (make_cli, run_cli, open_cli, model_cli, memory_cli, train_cli, 
     commands.register(app)
 
 
+SMALLER = "draw smaller or fewer pictures, shorten the input, or keep the weights in fewer bits (--precision)"
+SMALLER_TRAINING = (
+    "lower data.expected_num_tokens and data.max_num_tokens, set parallel.recompute=full or optim.name=adamw8bit, or "
+    "train adapters (lora)"
+)
+"""What to do where memory does not suffice."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `bagel` command. arguments: instead of the process's own."""
     warnings.filterwarnings("ignore", module="PIL")  # our own limits and errors say it
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know the answer's letters
+    command = None
     try:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         if command.__module__.startswith("bagel.app") and command is not model_cli.download:  # not help or version
@@ -59,11 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
             raise
-        _fail(
-            f"the job does not fit into memory ({' '.join(str(error).split())[:200]}); draw smaller or fewer pictures, "
-            "shorten the input, or keep the weights in fewer bits (--precision).",
-            1,
-        )
+        remedy = SMALLER_TRAINING if command is train_cli.train else SMALLER
+        _fail(f"the job does not fit into memory ({' '.join(str(error).split())[:200]}); {remedy}.", 1)
 
 
 def _drop_stdout() -> None:

@@ -19,9 +19,9 @@ summary { cursor: pointer; }
 HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"}
 
 BODIES: dict[str, dict[str, Any]] = {
-    "/v1/chat/completions": {"messages": [{"role": "user", "content": "What is the colour of a lemon?"}]},
-    "/v1/images/generations": {"prompt": "a red cube", "seed": 7},
-    "/v1/images/edits": {"image": "data:image/png;base64,...", "prompt": "make it blue"},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "What do you see?"}]},
+    "/v1/images/generations": {"prompt": "a red square on a white background", "seed": 7},
+    "/v1/images/edits": {"image": "data:image/png;base64,...", "prompt": "make the square blue"},
 }
 
 
