@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bagel.data.packing import TrainPack
-from bagel.train import loop, optim
+from bagel.train import loop, optim, stop
 from bagel.train.config import OptimPart, TrainConfig
 from bagel.train.loop import run, train
 
@@ -116,7 +116,8 @@ def test_a_run_by_the_clock_ends_at_its_least_rate_and_goes_on(tmp_path: Path, m
     config = TrainConfig.from_dict(settings | {"save": {"every": 0, "minutes": 3 / 60, "keep": 9}})
     for began in (0, 8):
         clock = Clock(settings["data"], 0, 1)
-        monkeypatch.setattr(loop, "time", clock)
+        for module in (loop, stop):
+            monkeypatch.setattr(module, "time", clock)
         train(config, clock)
         lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()][began:]
         assert [line["step"] for line in lines] == list(range(began + 1, began + 9))
