@@ -70,6 +70,44 @@ def test_steps_are_thought_and_drawn_in_turn() -> None:
     assert parts[5].image is parts[6].image  # encoded once
 
 
+def test_a_picture_to_draw_is_shown_at_several_noise_levels_where_pictures_are_given() -> None:
+    edited = parts_of(world.make("edit", "add", 0, 0), BOTH, noises=3)
+    assert [p.use.value for p in edited if isinstance(p, Picture)] == ["context", "look"] + 3 * ["target"]
+    assert len({id(p.image) for p in edited[-3:]}) == 1  # encoded once
+    drawn = parts_of(world.make("draw", "colours", 0, 0), BOTH, noises=3)
+    assert told(drawn) == [("text", "image"), ("target", None)]
+
+
+def test_noise_levels_of_one_picture_differ_and_do_not_see_each_other() -> None:
+    config = DataConfig.from_dict(
+        {
+            "datasets": [{"name": "w", "recipe": "world", "options": {"tasks": {"edit/add": 1}, "noises": 3}}],
+            "expected_num_tokens": 400, "max_num_tokens": 1024, "max_num_tokens_per_sample": 1024,
+            "prefer_buffer_before": 300, "vae_dropout": 0.0, "vit_dropout": 0.0, "text_dropout": 0.0, "workers": 0,
+        }
+    )  # fmt: skip
+    made = next(iter(PackLoader(config, TOY, train_tokenizer(wording(10), 600))))
+    times, pictures = made.pack.times[:4].tolist(), made.picture_of[:4]
+    assert times[0] == 0.0
+    assert len(set(times)) == 4
+    assert pictures == (0, 1, 1, 1)
+    layout = made.pack.layout
+    noised = layout.hidden & (layout.sample == 0)
+    assert len(layout.segment[noised].unique()) == 3
+    assert len(layout.position[noised].unique()) == 1  # none uses up a position
+
+
+def test_what_was_said_in_a_talk_is_learnt_and_ends_there() -> None:
+    sample = world.make("ask", "dialogue", 0, 0)
+    said = [part.text for part in sample.parts if isinstance(part, world.Said)]
+    parts = parts_of(sample, BOTH)
+    assert said
+    learnt = [p.text for p in parts if isinstance(p, Text) and p.loss]
+    assert learnt == [*said, sample.parts[-1].text]
+    assert all(p.then is not None and p.then.value == "end" for p in parts if isinstance(p, Text) and p.loss)
+    assert all(part in sample.prompt for part in sample.parts[:-1])
+
+
 def test_train_exercises_hold_no_heldout_combination() -> None:
     options = WorldOptions()
     for number in range(300):
@@ -84,6 +122,7 @@ def test_train_exercises_hold_no_heldout_combination() -> None:
         ({"tasks": {"draw": 0}}, "every weight is 0"),
         ({"chinese": 2.0}, "between 0 and 1"),
         ({"see": ["pixels"]}, "see"),
+        ({"noises": 0}, "whole number from 1 to 16"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:

@@ -70,6 +70,15 @@ def test_rows_of_the_common_forms():
     assert "<image>" in asked["conversations"][0]["value"]
 
 
+def test_a_talk_is_a_row_of_turns_with_or_without_a_picture():
+    talk = conversation_row(make("ask", "dialogue", 0, 0))
+    turns = [turn["from"] for turn in talk["conversations"]]
+    assert turns == ["human", "gpt"] * (len(turns) // 2)
+    assert len(turns) >= 4
+    assert sum("<image>" in turn["value"] for turn in talk["conversations"]) == 1
+    assert "image" not in conversation_row(make("ask", "no picture", 0, 0))
+
+
 def test_an_interleaved_row_says_what_has_loss():
     row = interleaved_row(make("think", "sum", 0, 0))
     assert [(part["kind"], part["loss"]) for part in row["parts"]] == [("text", False), ("text", True), ("image", True)]

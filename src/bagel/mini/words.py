@@ -20,7 +20,7 @@ def wording(count: int, seed: int = 0) -> Iterator[str]:
             for part in world.make(task, category, seed, number).parts:
                 if isinstance(part, world.Thought):
                     yield part.tagged
-                elif isinstance(part, world.Text | world.TargetAnswer):
+                elif isinstance(part, world.Text | world.Said | world.TargetAnswer):
                     yield part.text
         if number % 20 == 0:
             yield from THINK_PROMPT.values()

@@ -4,7 +4,7 @@
 makes of them from the output alone (it alone loads SciPy); `contact_sheet` shows them.
 """
 
-from .sample import Picture, Sample, TargetAnswer, TargetPicture, Text, Thought
+from .sample import Picture, Said, Sample, TargetAnswer, TargetPicture, Text, Thought
 from .sheet import contact_sheet
 from .splits import heldout
 from .stream import WEIGHTS, make, sample, samples
@@ -14,6 +14,7 @@ __all__ = [
     "TASKS",
     "WEIGHTS",
     "Picture",
+    "Said",
     "Sample",
     "TargetAnswer",
     "TargetPicture",

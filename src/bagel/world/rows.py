@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .sample import Picture, Sample, TargetAnswer, TargetPicture, Text, Thought
+from .sample import Picture, Said, Sample, TargetAnswer, TargetPicture, Text, Thought
 
 Row = dict[str, Any]
 
@@ -58,11 +58,17 @@ def edit_row(sample: Sample) -> Row:
 
 
 def conversation_row(sample: Sample) -> Row:
-    """An "ask" sample: the picture, and what was asked and answered; <image> marks where the picture stands."""
-    asked = "".join("<image>" if isinstance(part, Picture) else part.text for part in sample.prompt)
-    answer = next(part.text for part in sample.parts if isinstance(part, TargetAnswer))
-    turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}]
-    return {"image": _pictures(sample)[0], "conversations": turns}
+    """An "ask" sample: its picture, if it has one, and what was asked and answered; <image> marks where it stands."""
+    turns: list[Row] = []
+    asked = ""
+    for part in sample.parts:
+        if isinstance(part, Said | TargetAnswer):
+            turns += [{"from": "human", "value": asked}, {"from": "gpt", "value": part.text}]
+            asked = ""
+        else:
+            asked += "<image>" if isinstance(part, Picture) else part.text
+    pictures = _pictures(sample)
+    return {"conversations": turns, "image": pictures[0]} if pictures else {"conversations": turns}
 
 
 def write_shards(samples: Iterable[Sample], folder: Path, per_shard: int = 1000) -> list[Path]:

@@ -44,6 +44,13 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Said:
+    """Words the model said earlier in a conversation: given, but learnt like an answer."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Thought:
     """Words the model thinks before it goes on; `tagged` is how they are written out."""
 
@@ -66,7 +73,7 @@ class TargetAnswer:
     text: str
 
 
-Part = Text | Picture | Thought | TargetPicture | TargetAnswer
+Part = Text | Picture | Said | Thought | TargetPicture | TargetAnswer
 
 
 @dataclass(frozen=True)

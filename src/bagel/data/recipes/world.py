@@ -26,6 +26,8 @@ class WorldOptions:
     chinese: share of exercises in Chinese.
     unthought: share of exercises with thoughts that are given without them.
     read_back: share of exercises whose last picture is read again, so that the end after it is learnt.
+    noises: at how many noise levels each picture to be drawn is shown, where pictures are given: what those cost is
+        then paid once.
     see: how given pictures are read by exercises that draw: context (latents), look (ViT), or both.
     """
 
@@ -35,6 +37,7 @@ class WorldOptions:
     chinese: float = 0.35
     unthought: float = 0.3
     read_back: float = 0.1
+    noises: int = 1
     see: tuple[str, ...] = ("context", "look")
 
     def __post_init__(self) -> None:
@@ -42,6 +45,8 @@ class WorldOptions:
         for name in ("chinese", "unthought", "read_back"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
+        if isinstance(self.noises, bool) or not isinstance(self.noises, int) or not 1 <= self.noises <= 16:
+            raise InputError(f"noises is {self.noises!r}; it must be a whole number from 1 to 16.")
         for use in self.see or ("nothing",):
             choose(use, ("context", "look"), "see")
         for name, weight in self.tasks.items():
@@ -78,14 +83,16 @@ def world_parts(row: Reader, options: WorldOptions, rng: Random) -> list[Part]:
     sample = exercise(options, number)
     if any(isinstance(part, world.Thought) for part in sample.parts) and rng.random() < options.unthought:
         sample = sample.without_thoughts()
-    return parts_of(sample, options.uses, rng.random() < options.read_back)
+    return parts_of(sample, options.uses, rng.random() < options.read_back, options.noises)
 
 
-def parts_of(sample: world.Sample, uses: tuple[Use, ...], read_back: bool = False) -> list[Part]:
+def parts_of(sample: world.Sample, uses: tuple[Use, ...], read_back: bool = False, noises: int = 1) -> list[Part]:
     """An exercise as parts in reading order. Guidance leaves out what inference leaves out: the last text given
-    with the thought about it, and all pictures together."""
+    with the thought about it, and all pictures together. noises: see `WorldOptions`."""
     draws = any(isinstance(part, world.TargetPicture) for part in sample.parts)
     thinks = any(isinstance(part, world.Thought) for part in sample.parts)
+    given = any(isinstance(part, world.Picture) for part in sample.prompt)
+    targets = (Use.TARGET,) * (noises if given else 1)
     several = sum(isinstance(part, world.TargetPicture) for part in sample.parts) > 1
     drops = Drops()
     seen, said = drops.new(), drops.new()
@@ -95,7 +102,7 @@ def parts_of(sample: world.Sample, uses: tuple[Use, ...], read_back: bool = Fals
         following = sample.parts[number + 1] if number + 1 < len(sample.parts) else None
         if isinstance(part, world.TargetPicture):
             again = following is not None or read_back or several
-            made = _picture(part, (Use.TARGET, *uses) if again else (Use.TARGET,), seen)
+            made = _picture(part, (*targets, *uses) if again else targets, seen)
             said = drops.new()  # guidance begins anew after a picture
         elif isinstance(part, world.Picture):
             made = _picture(part, uses, seen) if draws else _picture(part, (Use.LOOK,), None)
@@ -115,12 +122,12 @@ def _picture(part: world.Picture, uses: tuple[Use, ...], seen: int | None) -> li
     return [replace(p, drop=seen) if isinstance(p, Picture) and p.use is not Use.TARGET else p for p in made]
 
 
-def _text(part: world.Text | world.Thought | world.TargetAnswer, drop: int | None) -> Text:
+def _text(part: world.Text | world.Said | world.Thought | world.TargetAnswer, drop: int | None) -> Text:
     text = part.tagged if isinstance(part, world.Thought) else part.text
     return Text(text, loss=not isinstance(part, world.Text), drop=drop)
 
 
-_PRODUCED = (world.Thought, world.TargetAnswer, world.TargetPicture)
+_PRODUCED = (world.Said, world.Thought, world.TargetAnswer, world.TargetPicture)
 
 
 def _with_marker(made: list[Part], part: Any, following: Any) -> list[Part]:
@@ -130,7 +137,7 @@ def _with_marker(made: list[Part], part: Any, following: Any) -> list[Part]:
         then = Next.IMAGE
     elif isinstance(following, _PRODUCED):
         then = Next.TEXT
-    elif following is None:
+    elif following is None or isinstance(part, world.Said):
         then = Next.END
     last = made[-1]
     if isinstance(last, Picture) and last.use is Use.TARGET:

@@ -22,12 +22,12 @@ def _yes_no(kit: Kit, scene: Scene, question: str, yes: bool, stated: set[Combo]
     return _draft(kit, scene, question, kit.words.say(name), AnswerGoal("yes", name), stated)
 
 
-def _value(kit: Kit, scene: Scene, question: str, kind: str, value: str, stated: set[Combo]) -> Draft:
+def value(kit: Kit, scene: Scene, question: str, kind: str, value: str, stated: set[Combo]) -> Draft:
     answer = kit.words.say("value", value=kit.words.plain(kind, value))
     return _draft(kit, scene, question, answer, AnswerGoal(kind, value), stated)
 
 
-def _few(kit: Kit, most: int = 5) -> Scene | None:
+def few(kit: Kit, most: int = 5) -> Scene | None:
     """Two to `most` things, looks may repeat."""
     base = kit.looks(kit.rng.randint(2, 3))
     return kit.scene([*base, *(kit.pick(base) for _ in range(kit.rng.randint(0, most - len(base))))])
@@ -40,9 +40,16 @@ def _unique(kit: Kit, scene: Scene, attribute: str) -> Thing | None:
     return kit.pick(alone) if alone else None
 
 
-def existence(kit: Kit) -> Draft | None:
+def _two(kit: Kit, scene: Scene) -> tuple[Thing, Thing] | None:
+    """Two things that are the only ones of their shapes, where there are two."""
+    counts = Counter(thing.shape for thing in scene.things)
+    alone = [thing for thing in scene.things if counts[thing.shape] == 1]
+    return tuple(kit.rng.sample(alone, 2)) if len(alone) > 1 else None  # type: ignore[return-value]
+
+
+def existence(kit: Kit, scene: Scene | None = None) -> Draft | None:
     """Is there such a thing? Half of the time not, though its shape or its colour is there."""
-    scene = _few(kit)
+    scene = scene or few(kit)
     if scene is None:
         return None
     yes = kit.chance(0.5)
@@ -76,37 +83,37 @@ def count(kit: Kit) -> Draft | None:
     stated: set[Combo] = {("count", n, *(word for word in asked if word))}
     if None not in asked:
         stated.add(("look", *look))
-    return _value(kit, scene, question, "number", str(n), stated)
+    return value(kit, scene, question, "number", str(n), stated)
 
 
-def colour(kit: Kit) -> Draft | None:
+def colour(kit: Kit, scene: Scene | None = None) -> Draft | None:
     """The colour of the only thing of its shape."""
-    scene = _few(kit)
+    scene = scene or few(kit)
     thing = _unique(kit, scene, "shape") if scene else None
     if scene is None or thing is None:
         return None
     question = kit.words.say("colour?", thing=kit.words.the(thing.shape))
-    return _value(kit, scene, question, "colour", thing.colour, {("look", *thing.look)})
+    return value(kit, scene, question, "colour", thing.colour, {("look", *thing.look)})
 
 
-def shape(kit: Kit) -> Draft | None:
+def shape(kit: Kit, scene: Scene | None = None) -> Draft | None:
     """The shape of the only thing of its colour."""
-    scene = _few(kit)
+    scene = scene or few(kit)
     thing = _unique(kit, scene, "colour") if scene else None
     if scene is None or thing is None:
         return None
     named = kit.words.lower("coloured", colour=kit.words.word("colour", thing.colour))
     question = kit.words.say("shape?", thing=named)
-    return _value(kit, scene, question, "shape", thing.shape, {("look", *thing.look)})
+    return value(kit, scene, question, "shape", thing.shape, {("look", *thing.look)})
 
 
-def where(kit: Kit) -> Draft | None:
+def where(kit: Kit, scene: Scene | None = None) -> Draft | None:
     """How two things stand to each other: yes or no, or on which side."""
-    looks = kit.looks(kit.rng.randint(2, 4), shapes=True)
-    scene = kit.scene(looks)
-    if scene is None:
+    scene = scene or kit.scene(kit.looks(kit.rng.randint(2, 4), shapes=True))
+    pair = _two(kit, scene) if scene else None
+    if scene is None or pair is None:
         return None
-    a, b = kit.rng.sample(scene.things, 2)
+    a, b = pair
     found = [how for how in RELATIONS if stands((a.x, a.y), how, (b.x, b.y), gap=16)]
     if not found or abs(abs(a.x - b.x) - abs(a.y - b.y)) < 12:  # near the diagonal the side is open to debate
         return None
@@ -116,7 +123,7 @@ def where(kit: Kit) -> Draft | None:
     stated: set[Combo] = {("look", *a.look), ("look", *b.look)} if named else set()
     if kit.chance(0.5):
         stated.add(relation(a.shape, how, b.shape))
-        return _value(kit, scene, words.say("where", a=first, b=second), "relation", how, stated)
+        return value(kit, scene, words.say("where", a=first, b=second), "relation", how, stated)
     asked = how if kit.chance(0.5) else kit.pick([other for other in RELATIONS if other != how])
     stated.add(relation(a.shape, asked, b.shape))
     question = words.say("is-beside", a=first, b=second, relation=words.word("relation", asked))
@@ -143,12 +150,17 @@ def _larger(kit: Kit) -> Draft | None:
     radii = [kit.radius("small"), kit.radius("medium"), kit.radius("large")]
     kit.rng.shuffle(radii)
     scene = kit.scene(looks, radii=radii[: len(looks)])
-    if scene is None:
+    return larger(kit, scene) if scene else None
+
+
+def larger(kit: Kit, scene: Scene) -> Draft | None:
+    """Which of two things of different size is larger."""
+    pair = _two(kit, scene)
+    if pair is None or pair[0].size == pair[1].size:
         return None
-    a, b = scene.things[:2]
-    words = kit.words
+    (a, b), words = pair, kit.words
     question = words.say("larger", a=words.the(a.shape), b=words.the(b.shape))
-    return _value(kit, scene, question, "shape", (a if a.r > b.r else b).shape, {("compare", a.shape, b.shape)})
+    return value(kit, scene, question, "shape", (a if a.r > b.r else b).shape, {("compare", a.shape, b.shape)})
 
 
 def caption(kit: Kit) -> Draft | None:

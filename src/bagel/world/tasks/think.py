@@ -21,18 +21,22 @@ def edited(kit: Kit) -> Draft | None:
     return arrange.CATEGORIES[kit.pick(list(arrange.CATEGORIES))](kit)
 
 
-def sums(kit: Kit) -> Draft | None:
-    """Draw as many stars as two plus three."""
+def phrase_of_sum(kit: Kit) -> tuple[int, str, str]:
+    """A number from one to six: itself, in words as a sum, a difference or a count of corners, and its source."""
     words, how = kit.words, kit.pick(("plus", "minus", "corners"))
-    a, b = kit.rng.randint(1, 6), kit.rng.randint(1, 4)
     if how == "corners":
         shape = kit.pick(list(CORNERS))
-        n, total, source = CORNERS[shape], words.lower("corners", shape=words.a(shape)), shape
-    else:
-        n, source = (a + b if how == "plus" else a - b), f"{a} {how} {b}"
-        total = words.lower(how, a=words.number(a), b=words.number(b))
-    if not 1 <= n <= 6:
-        return None
+        return CORNERS[shape], words.lower("corners", shape=words.a(shape)), shape
+    n = kit.rng.randint(1, 5) + (how == "plus")
+    b = kit.rng.randint(1, min(4, n - 1 if how == "plus" else 6 - n))
+    a = n - b if how == "plus" else n + b
+    return n, words.lower(how, a=words.number(a), b=words.number(b)), f"{a} {how} {b}"
+
+
+def sums(kit: Kit) -> Draft | None:
+    """Draw as many stars as two plus three."""
+    words = kit.words
+    n, total, source = phrase_of_sum(kit)
     look = kit.look()
     text = words.say("sum", things=words.many(*look), sum=total)
     why = words.say("sum-why", sum=total, n=words.number(n), things=words.some(n, *look))

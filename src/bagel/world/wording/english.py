@@ -97,7 +97,8 @@ TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             "[Make|Paint|Colour] {thing} {colour}.",
             "Change the colour of {thing} to {colour}.",
-            "[Turn|Let] {thing} [into|become] {colour}.",
+            "Turn {thing} {colour}.",
+            "Let {thing} become {colour}.",
         ),
         ("Give {thing} the colour {colour}.", "{thing} should [now be|be] {colour}."),
     ),
@@ -258,6 +259,15 @@ TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "side-left": (("left",), ()),
     "side-right": (("right",), ()),
+    "sum?": (("[What|How much] is {sum}?", "[Tell me|Say] what {sum} is."), ("Please work out {sum}.",)),
+    "hint?": (
+        ("[What|Which] colour is {hint}?", "What is the colour of {hint}?"),
+        ("In which colour does one think of {hint}?",),
+    ),
+    "ground?": (
+        ("[What|Which] colour is the background?", "What is the colour of the background?"),
+        ("Before [what|which] colour does it all stand?",),
+    ),
     "sum": (
         ("[Draw|Paint|Show] as many {things} as {sum}.", "{sum}: [draw|paint] that many {things}."),
         ("The picture shall hold exactly as many {things} as {sum}.",),

@@ -1,0 +1,92 @@
+"""Conversations: several questions about one picture, an edit after a question, and questions without a picture."""
+
+from collections.abc import Callable
+
+from ..goals import AnswerGoal
+from ..sample import Part, Picture, Said, TargetAnswer, Text
+from ..scene import Scene
+from ..splits import Combo
+from . import ask, edit
+from .kit import Draft, Kit, Tasks
+from .think import HINTS, phrase_of_sum
+
+
+def _number(kit: Kit, scene: Scene) -> Draft | None:
+    """How many of a shape or of a colour."""
+    kind = kit.pick(("shape", "colour"))
+    wanted: str = getattr(kit.pick(scene.things), kind)
+    n = sum(getattr(thing, kind) == wanted for thing in scene.things)
+    things = kit.words.many(*((wanted, None) if kind == "shape" else (None, wanted)))
+    question = kit.words.say("count", things=things)
+    return ask.value(kit, scene, question, "number", str(n), {("count", n, wanted)})
+
+
+def _ground(kit: Kit, scene: Scene) -> Draft | None:
+    """The colour of the background."""
+    shapes = sorted(thing.shape for thing in scene.things)
+    stated: set[Combo] = {("ground", scene.background, *shapes)}
+    return ask.value(kit, scene, kit.words.say("ground?"), "background", scene.background, stated)
+
+
+QUESTIONS: tuple[Callable[[Kit, Scene], Draft | None], ...] = (
+    ask.existence, ask.colour, ask.shape, ask.where, ask.larger, _number, _ground,
+)  # fmt: skip
+
+
+def _asked(kit: Kit, scene: Scene, count: int) -> list[Draft]:
+    """Different questions about one scene, as many as it has answers to, at most `count`."""
+    drafts = (question(kit, scene) for question in kit.rng.sample(QUESTIONS, len(QUESTIONS)))
+    return [draft for draft in drafts if draft is not None][:count]
+
+
+def _words(draft: Draft) -> tuple[Text, TargetAnswer]:
+    question = next(part for part in draft.parts if isinstance(part, Text))
+    return question, next(part for part in draft.parts if isinstance(part, TargetAnswer))
+
+
+def _talk(scene: Scene, drafts: list[Draft]) -> list[Part]:
+    """The picture, and what was asked and answered about it."""
+    parts: list[Part] = [Picture(scene)]
+    for question, answer in map(_words, drafts):
+        parts += [question, Said(answer.text)]
+    return parts
+
+
+def dialogue(kit: Kit) -> Draft | None:
+    """Two to five questions about one picture; the last one counts."""
+    scene = ask.few(kit)
+    drafts = _asked(kit, scene, kit.rng.randint(2, 5)) if scene else []
+    if scene is None or len(drafts) < 2:
+        return None
+    *before, last = drafts
+    stated = set[Combo]().union(*(draft.stated for draft in drafts))
+    return Draft([*_talk(scene, before), *_words(last)], last.goals, stated)
+
+
+def no_picture(kit: Kit) -> Draft | None:
+    """A sum, or the colour that a thing is known for."""
+    words = kit.words
+    if kit.chance(0.3):
+        name = kit.pick(list(HINTS))
+        question, goal = words.say("hint?", hint=words.lower(name)), AnswerGoal("colour", HINTS[name])
+        answer, about = words.plain("colour", HINTS[name]), name
+    else:
+        n, phrase, about = phrase_of_sum(kit)
+        question, goal = words.say("sum?", sum=phrase), AnswerGoal("number", str(n))
+        answer = words.plain("number", str(n)).removesuffix("个").replace("两", "二")  # nothing is counted here
+    return Draft([Text(question), TargetAnswer(words.say("value", value=answer))], [goal], {("said", about)})
+
+
+def edited(kit: Kit) -> Draft | None:
+    """One or two questions about a picture, then an edit of it."""
+    scene = ask.few(kit)
+    drafts = _asked(kit, scene, kit.rng.randint(1, 2)) if scene else []
+    made = kit.pick((edit.remove, edit.recolour, edit.background))(kit, scene) if scene else None
+    if scene is None or made is None or not drafts:
+        return None
+    stated = set[Combo]().union(made.stated, *(draft.stated for draft in drafts))
+    return Draft([*_talk(scene, drafts), *made.parts[1:]], made.goals, stated)
+
+
+ANSWERS: Tasks = {"dialogue": dialogue, "no picture": no_picture}
+EDITS: Tasks = {"dialogue": edited}
