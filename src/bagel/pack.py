@@ -160,7 +160,7 @@ def _text_ids(parts: Sequence[Part], rules: PackRules) -> list[int]:
     for part in parts:
         if isinstance(part, TextPart):
             ids += part.ids
-        elif part.segment.length:
+        elif not isinstance(part, DroppedImage):
             ids += (rules.start_of_image, rules.end_of_image)
     return ids
 

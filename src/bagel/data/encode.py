@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 
@@ -46,17 +46,17 @@ class Piece:
 class Encoded:
     """A sample ready to be packed.
 
-    pictures: uint8 [3, H, W] for the autoencoder, each once; seeds: for sampling their latents.
+    pictures: uint8 [3, H, W] for the autoencoder, each once; seeds: for sampling their latents. length: in tokens.
     """
 
     name: str
     pieces: tuple[Piece, ...]
     pictures: tuple[Tensor, ...]
     seeds: tuple[int, ...]
+    length: int = field(init=False)
 
-    @property
-    def length(self) -> int:
-        return sum(piece.part.segment.length for piece in self.pieces)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "length", sum(piece.part.segment.length for piece in self.pieces))
 
 
 class TooLongError(InputError):

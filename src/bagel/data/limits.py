@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from PIL import Image
@@ -46,10 +47,16 @@ class Rule:
 
     def size(self, image: Image.Image, share: int) -> tuple[int, int]:
         """(width, height) after resizing."""
-        return resized_size(*image.size, self, share, self.max_pixels)
+        return _size(self, *image.size, share)
 
     def resize(self, image: Image.Image, share: int) -> Image.Image:
         return resize(image, self, share, self.max_pixels)
+
+
+@lru_cache(maxsize=1024)
+def _size(rule: Rule, width: int, height: int, share: int) -> tuple[int, int]:
+    """Asked several times for each picture, and pictures are often of few sizes."""
+    return resized_size(width, height, rule, share, rule.max_pixels)
 
 
 def pack_rules(model: ModelConfig, tokenizer: TextTokenizer) -> PackRules:

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from bagel.data.block import from_block, to_block
 from bagel.data.encode import CLEAN, Encoded, Piece
 from bagel.images import from_levels
-from bagel.pack import Pack, PackRules, pack
+from bagel.pack import DroppedImage, Pack, PackRules, pack
 from bagel.runs import PackRuns
-from bagel.sequence import Kind, Span
+from bagel.sequence import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def assemble(
     made = pack([[piece.part for piece in sample.pieces] for sample in samples], rules)
     latent = [piece for piece in pieces if piece.picture >= 0]
     normals = torch.tensor([piece.normal for piece in latent], dtype=torch.float32)
-    present = [piece for piece in pieces if piece.part.segment.length]
+    present = [piece for piece in pieces if not isinstance(piece.part, DroppedImage)]
     targets = _Targets(reweight)
     for piece, span in zip(present, made.layout.spans, strict=True):
         targets.add(piece, span)
@@ -190,7 +190,7 @@ class _Targets:
             self.ce_rows.append(span.und.stop - 1)
             self.labels.append(piece.last)
             self.weights.append(1.0)
-        if piece.part.segment.kind is Kind.NOISED:
+        if piece.normal != CLEAN:
             self.mse_rows += range(span.gen.start, span.gen.stop)
 
 

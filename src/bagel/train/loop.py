@@ -109,7 +109,6 @@ class Agreed(NamedTuple):
     seconds_left: float
     tokens: float
     flops: float
-    waited: float
     skipped: float
 
 
@@ -191,7 +190,6 @@ class Trainer:
         return Done(self.number, agreed, torch.stack(found), norm, rate, names), ended, save
 
     def _agree(self, ready: Sequence[Ready]) -> Agreed:
-        waited, self.waited = self.feed.waited - self.waited, self.feed.waited
         batches = [one.batch for one in ready]
         own = Agreed(
             ce_weights=sum(one.counts.ce for one in ready),
@@ -201,7 +199,6 @@ class Trainer:
             seconds_left=self.stop.seconds_left,
             tokens=sum(len(batch) for batch in batches),
             flops=sum(flops(self.model.config, batch) for batch in batches),
-            waited=waited,
             skipped=sum(len(batch.skipped) for batch in batches),
         )
         return Agreed(*self.world.sum(own))
@@ -234,7 +231,8 @@ class Trainer:
         if done is None:
             return
         own = done.sums.double().tolist()
-        ce_sum, mse_sum = self.world.sum([sum(pack[task] for pack in own) for task in (0, 1)])
+        waited, self.waited = self.feed.waited - self.waited, self.feed.waited  # since the last step was read
+        ce_sum, mse_sum, waited = self.world.sum([*(sum(pack[task] for pack in own) for task in (0, 1)), waited])
         ce = ce_sum / done.agreed.ce_weights if done.agreed.ce_weights else None
         mse = mse_sum / done.agreed.mse_tokens if done.agreed.mse_tokens else None
         norm = float(done.norm)
@@ -254,7 +252,7 @@ class Trainer:
             "mfu": done.agreed.flops / seconds / size / self.peak if self.peak else None,
             "memory_gib": memory_gib(self.world.device),
             "skipped": done.agreed.skipped,
-            "data_wait": min(1.0, done.agreed.waited / size / seconds),
+            "data_wait": min(1.0, waited / size / seconds),
         }
         self.reporter.step(done.step, values)
 

@@ -4,8 +4,9 @@ of every part the marker that names what comes next."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from random import Random
 from typing import Any, Literal, cast
 
@@ -18,8 +19,11 @@ from bagel.data.sample import Drops, Next, Part, Picture, Text, Use, picture
 from bagel.data.schema import Column, Reader, Schema
 from bagel.errors import InputError
 
+KEPT = 2048
+"""So many exercises, with their pictures, a process keeps where they are used again."""
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class WorldOptions:
     """seed: of the exercises; split: train or heldout.
     tasks: weight of each task, as `draw`, or of a single category, as `draw/counting`; empty for the world's own.
@@ -28,6 +32,8 @@ class WorldOptions:
     read_back: share of exercises whose last picture is read again, so that the end after it is learnt.
     noises: at how many noise levels each picture to be drawn is shown, where pictures are given: what those cost is
         then paid once.
+    repeats: how often each exercise is used, each time with other noise: made and painted once. Rows that follow one
+        another are then wanted (`shuffle: false`), as a process keeps the last 2048 exercises alone.
     see: how given pictures are read by exercises that draw: context (latents), look (ViT), or both.
     """
 
@@ -38,6 +44,7 @@ class WorldOptions:
     unthought: float = 0.3
     read_back: float = 0.1
     noises: int = 1
+    repeats: int = 1
     see: tuple[str, ...] = ("context", "look")
 
     def __post_init__(self) -> None:
@@ -45,8 +52,10 @@ class WorldOptions:
         for name in ("chinese", "unthought", "read_back"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
-        if isinstance(self.noises, bool) or not isinstance(self.noises, int) or not 1 <= self.noises <= 16:
-            raise InputError(f"noises is {self.noises!r}; it must be a whole number from 1 to 16.")
+        for name in ("noises", "repeats"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 16:
+                raise InputError(f"{name} is {value!r}; it must be a whole number from 1 to 16.")
         for use in self.see or ("nothing",):
             choose(use, ("context", "look"), "see")
         for name, weight in self.tasks.items():
@@ -80,15 +89,46 @@ def world_parts(row: Reader, options: WorldOptions, rng: Random) -> list[Part]:
     number = row.get("number")
     if isinstance(number, bool) or not isinstance(number, int):
         raise InputError(f"number is {number!r}; it must be a whole number.")
-    sample = exercise(options, number)
+    sample, paint = exercise_of_row(options, number)
     if any(isinstance(part, world.Thought) for part in sample.parts) and rng.random() < options.unthought:
         sample = sample.without_thoughts()
-    return parts_of(sample, options.uses, rng.random() < options.read_back, options.noises)
+    return parts_of(sample, options.uses, rng.random() < options.read_back, options.noises, paint)
 
 
-def parts_of(sample: world.Sample, uses: tuple[Use, ...], read_back: bool = False, noises: int = 1) -> list[Part]:
+Paint = Callable[[world.Picture], Image.Image]
+
+
+def painted(part: world.Picture) -> Image.Image:
+    return Image.fromarray(part.pixels())
+
+
+def exercise_of_row(options: WorldOptions, row: int) -> tuple[world.Sample, Paint]:
+    """With `repeats` so many new exercises as are kept, then the same again, and so on."""
+    if options.repeats == 1:
+        return exercise(options, row), painted
+    turn, place = divmod(row, KEPT * options.repeats)
+    return _kept(options, turn * KEPT + place % KEPT)
+
+
+@lru_cache(maxsize=KEPT)
+def _kept(options: WorldOptions, number: int) -> tuple[world.Sample, Paint]:
+    """Each of its pictures is painted once, with and without its thoughts: by what is the same object in both."""
+    sample, pictures = exercise(options, number), dict[int, Image.Image]()
+
+    def paint(part: world.Picture) -> Image.Image:
+        if id(part) not in pictures:
+            pictures[id(part)] = painted(part)
+        return pictures[id(part)]
+
+    return sample, paint
+
+
+def parts_of(
+    sample: world.Sample, uses: tuple[Use, ...], read_back: bool = False, noises: int = 1, paint: Paint = painted
+) -> list[Part]:
     """An exercise as parts in reading order. Guidance leaves out what inference leaves out: the last text given
-    with the thought about it, and all pictures together. noises: see `WorldOptions`."""
+    with the thought about it, and all pictures together. noises: see `WorldOptions`. paint: a
+    picture of the exercise."""
     draws = any(isinstance(part, world.TargetPicture) for part in sample.parts)
     thinks = any(isinstance(part, world.Thought) for part in sample.parts)
     given = any(isinstance(part, world.Picture) for part in sample.prompt)
@@ -102,24 +142,24 @@ def parts_of(sample: world.Sample, uses: tuple[Use, ...], read_back: bool = Fals
         following = sample.parts[number + 1] if number + 1 < len(sample.parts) else None
         if isinstance(part, world.TargetPicture):
             again = following is not None or read_back or several
-            made = _picture(part, (*targets, *uses) if again else targets, seen)
+            new = _picture(paint(part), (*targets, *uses) if again else targets, seen)
             said = drops.new()  # guidance begins anew after a picture
         elif isinstance(part, world.Picture):
-            made = _picture(part, uses, seen) if draws else _picture(part, (Use.LOOK,), None)
+            new = _picture(paint(part), uses if draws else (Use.LOOK,), seen if draws else None)
         else:
             last_given = bool(texts) and number == texts[-1]
             drop = said if draws and (last_given or isinstance(part, world.Thought)) else None
-            made = [_text(part, drop)]
-        parts += _with_marker(made, part, following)
+            new = [_text(part, drop)]
+        parts += _with_marker(new, part, following)
     return parts
 
 
 WORLD = Recipe(Schema(((Column("number"),),)), WorldOptions, world_parts)
 
 
-def _picture(part: world.Picture, uses: tuple[Use, ...], seen: int | None) -> list[Part]:
-    made = picture(Image.fromarray(part.pixels()), uses)
-    return [replace(p, drop=seen) if isinstance(p, Picture) and p.use is not Use.TARGET else p for p in made]
+def _picture(image: Image.Image, uses: tuple[Use, ...], seen: int | None) -> list[Part]:
+    shown = picture(image, uses)
+    return [replace(p, drop=seen) if isinstance(p, Picture) and p.use is not Use.TARGET else p for p in shown]
 
 
 def _text(part: world.Text | world.Said | world.Thought | world.TargetAnswer, drop: int | None) -> Text:

@@ -157,7 +157,9 @@ def _timed(
     if world.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(world.device)
     say(f"warm after {warm:.0f} s")
-    took, done = _steps(made, options.steps)
+    waited = made.feed.waited
+    took, _ = _steps(made, options.steps)
+    waited = made.feed.waited - waited
     typical = statistics.median(took)
     say(f"{1000 * typical:.0f} ms a step")
     batch = packs.packs[0]
@@ -170,7 +172,7 @@ def _timed(
         "tflops": work / typical / 1e12,
         "mfu": work / typical / peak if peak else None,
         "peak_gib": memory_gib(world.device),
-        "data_wait": sum(agreed.waited for agreed in done) / sum(took),
+        "data_wait": waited / sum(took),
         "warmup_seconds": warm,
         "vae_seconds": where.seconds(lambda: made.setup.encoder(batch.to(world.device)), world.device, 3),
         "trained_parameters": sum(value.numel() for value in made.setup.parameters.values()),
@@ -242,11 +244,12 @@ def _fed(made: Trainer, options: BenchOptions, config: ModelConfig, tokens: int)
         mix = Mix.of(options.lora, options.smoke)
         data = loader(Path(folder), config, mix, made.setup.checkpoint.tokenizer, tokens, options.workers, pinned)
         made.feed = made.fed_by(data)
-        made.waited = 0.0
         for _ in range(options.warmup + options.workers):
             made.step()
         _wait(made.world)
+        waited = made.feed.waited
         took, done = _steps(made, 3 * options.steps)
+        waited = made.feed.waited - waited
         spent, peak = sum(took), peak_flops(made.world.device)
         del made.feed, data
     work = sum(agreed.flops for agreed in done)
@@ -257,7 +260,7 @@ def _fed(made: Trainer, options: BenchOptions, config: ModelConfig, tokens: int)
         "tflops": work / spent / 1e12,
         "mfu": work / spent / peak if peak else None,
         "peak_gib": memory_gib(made.world.device),
-        "data_wait": sum(agreed.waited for agreed in done) / spent,
+        "data_wait": waited / spent,
         "workers": options.workers,
     }
 
