@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from random import Random
 
 import pytest
 
@@ -22,8 +21,9 @@ from bagel.world.blocks import Shot
 from bagel.world.room import ACTIONS, Stand, act
 from bagel.world.scene import Scene
 from bagel.world.splits import Combo, heldout
-from bagel.world.wording.grammar import TABLES, expand
+from bagel.world.wording.grammar import FRAMES, PLAIN, TABLES, in_frame, is_command
 from bagel.world.wording.reading import named
+from world.wordings import said
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "mini"
 COUNT = 20_000
@@ -61,13 +61,15 @@ def walked(sample: world.Sample) -> set[Combo]:
 
 @cache
 def new_sentences() -> tuple[re.Pattern[str], ...]:
-    """The reserved templates as patterns: those with enough words of their own to be told from others, and a form
-    that no template of training has ("The moon should be ..." may go on with a size in training, with a colour not)."""
-    usual = [expand(train, Random(k)) for table in TABLES.values() for pair in table.values() for train in pair[0]
-             for k in range(12)]  # fmt: skip
-    usual = [re.sub(r"\{\w+\}", "it", text) for text in usual]
-    patterns = [pattern_of(text) for table in TABLES.values() for _, new in table.values() for text in new
-                if len(bare(text)) >= 6]  # fmt: skip
+    """The reserved templates, commands without a frame, and the reserved frames as patterns: those with enough words
+    of their own to be told from others, and a form that no template of training has ("The moon should be ..." may go on
+    with a size in training, with a colour not)."""
+    usual, new = set(), [frame for _, reserved in FRAMES.values() for frame in reserved]
+    for language, table in TABLES.items():
+        for key, (_, reserved) in table.items():
+            usual |= {re.sub(r"\{\w+\}", "it", sentence) for sentence in said(language, key, False)}
+            new += [in_frame(text, PLAIN[language]) if is_command(text) else text for text in reserved]
+    patterns = [pattern_of(text) for text in new if len(bare(text)) >= 6]
     return tuple(pattern for pattern in patterns if not any(map(pattern.fullmatch, usual)))
 
 

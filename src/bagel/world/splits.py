@@ -7,7 +7,8 @@ A combination is a tuple: its kind first, then its attributes. These kinds count
 - are what a sample is about: ("relation", shape, relation, shape), ("setting", shape, attribute), ("count", n, ...),
   ("compare", ...), ("edit", verb, ...), ("sum", ...), ("motion", law, ...), ("walk", actions), ("pose", ...),
   ("tower", colours), ("layout", ...);
-- are a choice of words: ("wording", language, key, template, "train" or "new").
+- are a choice of words: ("wording", language, key, template, frame, "train" or "new"); ("frame", language, key, frame)
+  is the frame of a command that training does not use for that key.
 
 Every attribute by itself is common in training; only the combination is new.
 """
@@ -35,6 +36,8 @@ def heldout(combo: Combo) -> bool:
         return (_index(PROPS, rest[0]) + _index(SOLID_COLOURS, rest[1])) % len(SOLID_COLOURS) == 1
     if kind == "wording":
         return rest[-1] == "new"
+    if kind == "frame":  # each key does without two of eight
+        return (crc32(repr(rest[:-1]).encode()) + int(rest[-1])) % 4 == 0
     return crc32(repr(combo).encode()) % 1000 < 1000 * SHARE
 
 

@@ -79,11 +79,12 @@ def tally(kit: Kit) -> Draft | None:
 def steps(kit: Kit) -> Draft | None:
     """Two basic edits one after the other, with the picture after each."""
     edits = (edit.remove, edit.recolour, edit.background)
-    first = kit.pick(edits)(kit)
+    plain = Kit(kit.rng, kit.words.plainly(), kit.split)  # the thoughts repeat it
+    first = kit.pick(edits)(plain)
     middle = first.parts[2] if first else None
     if first is None or not isinstance(middle, Picture) or not isinstance(middle.state, Scene):
         return None
-    second = kit.pick(edits)(kit, middle.state)
+    second = kit.pick(edits)(plain, middle.state)
     if second is None:
         return None
     texts = [part.text for part in (first.parts[1], second.parts[1]) if isinstance(part, Text)]
