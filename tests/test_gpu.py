@@ -475,10 +475,10 @@ def test_the_fused_update_of_masters():
     for skip in (0.0, 1.0):
         numbers = torch.tensor([1e-2, 0.1, 0.3, 2.0, skip], device=CUDA)
         ours, plain = columns(), columns()
-        before = master._master(ours[0], ours[2])
+        before = master.joined(ours[0], ours[2])
         triton_master.update([ours], numbers, 0.9, 0.95, 1e-8, 0.01)
         master._update_all([plain], numbers, 0.9, 0.95, 1e-8, 0.01)
-        changed = master._master(ours[0], ours[2])
-        assert distance(changed, master._master(plain[0], plain[2])) < 1e-6
+        changed = master.joined(ours[0], ours[2])
+        assert distance(changed, master.joined(plain[0], plain[2])) < 1e-6
         assert torch.equal(changed, before) is bool(skip)
         assert distance(ours[3], plain[3]) < 1e-3
