@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def _head(config: ModelConfig) -> str:
 def _data(sources: Sources) -> str:
     lines = [
         "## Data", "",
-        "Exercises of `bagel.world`, made while they are read, none twice within a run: nothing from the web, no "
+        "Exercises of `bagel.world`, made while they are read: nothing from the web, no "
         "pictures or texts of people. A picture shows what its program drew; an answer follows from the same state. "
         "Shares of the exercises:",
         "",
@@ -84,9 +85,12 @@ def _data(sources: Sources) -> str:
     for name, path in zip(_names(paths), paths, strict=True):
         options = dict(configs.load(path).data.datasets[0].options)
         weights: Mapping[str, float] = options.get("tasks") or world.WEIGHTS
-        total = sum(weights.values())
-        shares = ", ".join(f"{task} {_percent(weight / total)}" for task, weight in weights.items())
-        lines.append(f"- `{name}`: {shares}; {_percent(options.get('chinese', 0.35), 0)} in Chinese.")
+        of_task: dict[str, float] = defaultdict(float)
+        for choice, weight in weights.items():
+            of_task[choice.partition("/")[0]] += weight
+        shares = ", ".join(f"{task} {_percent(weight / sum(of_task.values()))}" for task, weight in of_task.items())
+        used = f", each {options['repeats']} times, with other noise" if options.get("repeats", 1) > 1 else ""
+        lines.append(f"- `{name}`: {shares}; {_percent(options.get('chinese', 0.35), 0)} in Chinese{used}.")
     lines += [
         "",
         "About 15 % of the combinations (a shape in a colour, two shapes together, a number of a shape, a relation, "

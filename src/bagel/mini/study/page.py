@@ -89,7 +89,7 @@ def _checkpoints(folder: Path) -> Iterator[str]:
     points = found["points"]
     tasks = [task for task in results.TASKS if task in points[-1]["results"]]
     yield "## What is learnt when\n"
-    yield _command("study checkpoints runs/mini docs/study limit=4")
+    yield _command(f"study checkpoints runs/mini docs/study limit={found['limit']}")
     yield (
         f"{_made(found)} {len(points)} checkpoints of one run, each put to the same exercises, of every category "
         f"{found['limit']}. The paper (figure 7) sees understanding and generation first, then basic editing, then "
@@ -140,7 +140,7 @@ def _knobs(folder: Path) -> Iterator[str]:
     if not found:
         return
     yield "## The knobs of drawing\n"
-    yield _command("study knobs models/mini docs/study limit=10")
+    yield _command(f"study knobs models/mini docs/study limit={found['limit']}")
     yield (
         f"{_made(found)} One knob at a time, the others at the presets of `mini` or as said; exercises of "
         f"every category: {found['limit']}. Rows of pictures share their noise; a frame is green where the checker "
