@@ -75,7 +75,9 @@ def test_random_weights_know_nothing_and_a_run_goes_on(bagel: Bagel, tmp_path: P
     assert counts["all"].right <= 1
     assert (tmp_path / FAILURES).exists()
     results = json.loads((tmp_path / SUMMARY).read_text(encoding="utf-8"))["results"]
-    assert set(results) == {"all", "draw", "ask", "draw/colours", "ask/colour"}
+    assert {name for name in results if not name.startswith("all/")} == {
+        "all", "draw", "ask", "draw/colours", "ask/colour",
+    }  # fmt: skip
     with pytest.raises(InputError, match="other settings"):
         evaluate(bagel, few, ImageOptions(num_timesteps=3), SHORT, tmp_path)
 
@@ -101,3 +103,23 @@ def test_table_has_tasks_above_their_categories() -> None:
     counts = counted([Verdict("draw/colours/0", True, [], None), Verdict("ask/count/0", False, ["no"], None)])
     names = [line.split("  ")[0] or line.strip().split("  ")[0] for line in table(counts).splitlines()[1:]]
     assert names == ["draw", "colours", "ask", "count", "all"]
+
+
+def test_all_is_told_by_wording_and_by_language() -> None:
+    counts = counted(
+        [
+            Verdict("draw/colours/0", True, [], None, "known", "en"),
+            Verdict("draw/colours/1", False, ["no"], None, "new", "zh"),
+            Verdict("ask/count/0", True, [], None, None, "en"),
+        ]
+    )
+    assert {name: (c.right, c.count) for name, c in counts.items() if name.startswith("all")} == {
+        "all": (2, 3), "all/known wording": (1, 1), "all/new wording": (0, 1), "all/en": (2, 2), "all/zh": (0, 1),
+    }  # fmt: skip
+    (exercise,) = Plan(tasks=("draw/colours",), count=1).exercises()
+    new = any(combo[0] == "wording" and combo[-1] == "new" for combo in exercise.sample.combos)
+    verdict = judged(exercise, exercise.truth())
+    assert verdict.ok
+    assert verdict.wording == ("new" if new else "known")
+    (trained,) = Plan(tasks=("draw/colours",), count=1, split="train").exercises()
+    assert judged(trained, trained.truth()).wording is None

@@ -19,6 +19,7 @@ from bagel.infer.engine import Job
 from bagel.infer.inputs import check_size
 from bagel.infer.result import Result
 from bagel.options import ImageOptions, TextOptions, settle
+from bagel.world.splits import heldout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +130,15 @@ def job_of(runtime: Runtime, exercise: Exercise, image: ImageOptions, text: Text
 
 
 class Verdict(NamedTuple):
-    """ok: every output is right. reasons: of the wrong ones. text: what was written, thought or answer."""
+    """ok: every output is right. reasons: of the wrong ones. text: what was written, thought or answer. wording: of a
+    held-out exercise, "known" from training or "new"; language: en or zh."""
 
     name: str
     ok: bool
     reasons: list[str]
     text: str | None
+    wording: str | None = None
+    language: str | None = None
 
 
 def outputs_of(exercise: Exercise, result: Result) -> list[np.ndarray | str]:
@@ -148,4 +152,7 @@ def judged(exercise: Exercise, outputs: Sequence[np.ndarray | str], text: str | 
 
     verdicts = judge_sample(exercise.sample, list(outputs))
     reasons = [verdict.reason for verdict in verdicts if not verdict]
-    return Verdict(exercise.name, not reasons, reasons, text)
+    sample = exercise.sample
+    new = any(combo[0] == "wording" and heldout(combo) for combo in sample.combos)
+    wording = None if sample.split == "train" else "new" if new else "known"
+    return Verdict(exercise.name, not reasons, reasons, text, wording, sample.language)

@@ -30,17 +30,20 @@ class Count:
 
 
 def counted(verdicts: Iterable[Verdict]) -> dict[str, Count]:
-    """By `task/category`, by `task`, and of `all`; in the order in which they first came."""
+    """By `task/category`, by `task`, of `all`, and of those by wording and language (`all/new wording`, `all/zh`); in
+    the order in which they first came."""
     found: dict[str, Count] = {}
     for verdict in verdicts:
         task, category, _ = verdict.name.split("/")
-        for name in ("all", task, f"{task}/{category}"):
+        parts = [f"{verdict.wording} wording"] if verdict.wording else []
+        parts += [verdict.language] if verdict.language else []
+        for name in ("all", *(f"all/{part}" for part in parts), task, f"{task}/{category}"):
             found.setdefault(name, Count()).add(verdict.ok)
     return found
 
 
 def table(counts: dict[str, Count]) -> str:
-    """Tasks with their categories below them."""
+    """Tasks with their categories below them, then all, by wording and by language."""
     lines = [f"{'':<26}{'right':>10}  {'share':>7}  95 % interval"]
     for name in _ordered(counts):
         count, title = counts[name], f"  {name.partition('/')[2]}" if "/" in name else name
@@ -51,5 +54,5 @@ def table(counts: dict[str, Count]) -> str:
 
 
 def _ordered(counts: dict[str, Count]) -> list[str]:
-    tasks = [name for name in counts if "/" not in name and name != "all"]
-    return [name for task in tasks for name in counts if name.partition("/")[0] == task] + ["all"] * ("all" in counts)
+    tasks = sorted((name for name in counts if "/" not in name), key=lambda name: name == "all")
+    return [name for task in tasks for name in counts if name.partition("/")[0] == task]

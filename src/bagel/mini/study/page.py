@@ -128,7 +128,7 @@ def _seeing(folder: Path) -> Iterator[str]:
         "of three ways, and is judged the same way. The paper (section 6) finds that intelligent editing suffers most "
         "without the ViT.\n"
     )
-    names = [name for name in next(iter(runs.values()))["results"] if name != "all"]
+    names = [name for name in next(iter(runs.values()))["results"] if name.partition("/")[0] != "all"]
     names.sort(key=lambda name: (seeing.TASKS.index(name.partition("/")[0]), "/" in name))
     rows = [[_category(name), *(_said(run["results"][name]) for run in runs.values())] for name in names]
     yield _table(["", *(SEEN[kind] for kind in runs)], rows)
