@@ -1,5 +1,5 @@
 """What README and docs say is so: commands and snippets run, links lead somewhere, tables hold the values of
-the code, the reference of commands is fresh, and README.zh.md has the commands of README.md.
+the code, the reference of commands is fresh, and every Chinese page has the blocks and pictures of the English one.
 
 A ```bash or ```python block is run, in the order of its page, in an empty folder with a few pictures; the
 embedded model stands in for models/BAGEL-7B-MoT, and presets ask for small pictures. `no-run` behind the
@@ -35,6 +35,7 @@ EVERY_PAGE = sorted(
     str(path.relative_to(ROOT))
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "integrations").rglob("*.md")]
 )
+IN_CHINESE = [page for page in EVERY_PAGE if page.endswith(".zh.md")]
 PICTURES = ("cat.png", "chart.png", "sofa.png", "photo.jpg")
 QUICK = {"num_timesteps": 4, "max_tokens": 8}
 
@@ -188,7 +189,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", [README, CHINESE, "docs/python.md"])
+@pytest.mark.parametrize("page", [README, CHINESE, "docs/python.md", "docs/python.zh.md"])
 def test_tables_of_knobs_hold_the_presets(page: str) -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \| ([^|]*) \|", read(page), re.MULTILINE)
     shown = {name: (draw, edit) for name, draw, edit in rows if name in ImageOptions.__dataclass_fields__}
@@ -207,8 +208,9 @@ def as_value(cell: str) -> Any:
     return (tuple(numbers) if len(numbers) > 1 else numbers[0]) if numbers else cell
 
 
-def test_python_page_names_every_option() -> None:
-    text = read("docs/python.md")
+@pytest.mark.parametrize("page", ["docs/python.md", "docs/python.zh.md"])
+def test_python_page_names_every_option(page: str) -> None:
+    text = read(page)
     names = {f.name for cls in (ImageOptions, TextOptions) for f in fields(cls)}
     assert {name for name in names if f"`{name}`" not in text} == set()
 
@@ -224,18 +226,74 @@ def test_the_tree_exists(page: str) -> None:
             assert (ROOT / "/".join(stack)).exists(), f"{page}: {'/'.join(stack)}"
 
 
-def test_chinese_readme_has_the_same_commands() -> None:
-    def bare(page: str) -> list[tuple[str, str, str]]:
-        runs = [block for block in blocks(page) if block.language in ("bash", "python", "json", "console")]
-        return [(b.language, b.words, re.sub(r"[ ]*(#|//).*", "", b.code)) for b in runs]
-
-    assert bare(README) == bare(CHINESE)
-
-
 def test_marks_of_generated_tables_are_in_place() -> None:
     for page in (README, CHINESE):
         for name in ("parity", "speed"):
             assert re.search(rf"<!-- table:{name} -->\n.*\n<!-- /table:{name} -->", read(page), re.DOTALL), (page, name)
+
+
+# --- Chinese pages -----------------------------------------------------------------------------------------
+
+
+def english(page: str) -> str:
+    return page.removesuffix(".zh.md") + ".md"
+
+
+def bare(block: Block) -> tuple[str, str, str]:
+    """A block without its comments, which a page has in its own language."""
+    return block.language, block.words, re.sub(r"(^| +)# .*", "", block.code, flags=re.MULTILINE)
+
+
+def targets(page: str) -> list[str]:
+    """Where a page's links and pictures lead, without the anchors."""
+    text = re.sub(r"^```.*?^```", "", read(page), flags=re.MULTILINE | re.DOTALL)
+    return [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
+
+
+@pytest.mark.parametrize("page", IN_CHINESE)
+def test_chinese_pages_have_the_same_blocks(page: str) -> None:
+    def own(page: str) -> list[Block]:
+        """All but the tree of README.md, which is told in words; that its names exist has a test of its own."""
+        return [block for block in blocks(page) if (page, block.language) not in ((README, "text"), (CHINESE, "text"))]
+
+    ours, theirs = own(page), own(english(page))
+    for our, their in zip(ours, theirs, strict=False):
+        assert bare(our) == bare(their), f"{page}:{our.line} is not {english(page)}:{their.line}"
+    assert len(ours) == len(theirs)
+    for one in (page, english(page)):
+        assert len(re.findall("^```", read(one), re.MULTILINE)) == 2 * len(blocks(one)), f"{one}: a block is left out"
+
+
+@pytest.mark.parametrize("page", IN_CHINESE)
+def test_chinese_pages_have_the_same_pictures(page: str) -> None:
+    def pictures(page: str) -> list[str]:
+        return re.findall(r"!\[[^]]*\]\(([^)\s]+)\)", read(page))
+
+    assert pictures(page) == pictures(english(page))
+
+
+@pytest.mark.parametrize("page", IN_CHINESE)
+def test_chinese_pages_name_and_count_what_the_english_do(page: str) -> None:
+    """Names in code, and numbers of two digits or more: what changes in English must change in Chinese too."""
+
+    def facts(page: str) -> set[str]:
+        text = re.sub(r"^```.*?^```", "", read(page), flags=re.MULTILINE | re.DOTALL)
+        words = re.sub(r"`[^`]*`|\]\([^)]*\)", "", text)
+        words = re.sub(r"([\d.]+) billion", lambda found: f"{float(found[1]) * 10:g} 亿", words)
+        return {*re.findall(r"`([^`]+)`", text), *re.findall(r"(?<![\w.])\d[\d,]*\.?\d+", words)}
+
+    assert facts(english(page)) - facts(page) == set()
+
+
+@pytest.mark.parametrize("page", IN_CHINESE)
+def test_pages_link_to_their_other_language(page: str) -> None:
+    """And a Chinese page leads to Chinese ones, where there are any."""
+    assert Path(page).name in targets(english(page)), f"{english(page)} does not link to {page}"
+    assert Path(english(page)).name in targets(page), f"{page} does not link to {english(page)}"
+    for target in targets(page):
+        there = ((ROOT / page).parent / target).resolve()
+        if there.suffixes == [".md"] and there != (ROOT / english(page)).resolve():
+            assert not there.with_suffix(".zh.md").exists(), f"{page} links to {target}, not to its Chinese page"
 
 
 # --- generated pages ---------------------------------------------------------------------------------------
