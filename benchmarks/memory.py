@@ -1,6 +1,6 @@
-"""Cards of 8 to 32 GB on one large GPU: memory is limited per process to the card's size, and every row of the
-table of docs/memory.md is measured at the full 7B size with random weights: peak against plan, time against the
-unlimited time, the host's link against its ceiling, and each precision's velocity against bf16.
+"""Cards of 8 to 32 GB on one large GPU: memory is limited per process to the card's size, and drawings and
+edits of the first table of docs/memory.md are measured at the full 7B size with random weights: peak against plan, time
+against the unlimited time, the host's link against its ceiling, and each precision's velocity against bf16.
 
     python benchmarks/memory.py [--out FILE] [--rows NAME ...] [--timesteps N] [--seconds S] [--folder DIR]
     python benchmarks/memory.py --plan                  what would be run, without a GPU

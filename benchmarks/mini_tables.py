@@ -2,10 +2,12 @@
 pictures and answers are right. Exercises of the generated world, held out of training, the same for every row.
 
     python benchmarks/mini_tables.py modes -m DIR --count 8 -o out/modes.json --write docs/performance.md
-    python benchmarks/mini_tables.py precisions -m DIR --count 8 -o out/precisions --write docs/memory.md
+    python benchmarks/mini_tables.py precisions -m DIR --count 8 -o out/precisions \
+        --write docs/memory.md docs/memory.zh.md
 
 `modes` is `bagel eval closeness` with every mode; `precisions` is `bagel eval world` once a precision, into a folder
-each, and goes on when it is given again. --write puts the table between its marks (`table:modes`, `table:precisions`).
+each, and goes on when it is given again. --write puts the table between its marks (`table:modes`, `table:precisions`),
+in Chinese where the page is (`*.zh.md`; `precisions` alone).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from bagel.eval.closeness_table import markdown
 from bagel.eval.exercises import Plan
 from bagel.eval.intervals import wilson
 from bagel.eval.runner import VERDICTS, evaluate
-from bagel.mini.goals import put
+from bagel.mini.goals import WHAT_ZH, put
 
 PRECISIONS = ("fp32", "bf16", "bf11", "fp8", "int8", "nf4")
 """The first is what the others are compared with."""
@@ -40,14 +42,14 @@ ABOUT = "precision.json"
 # --- how near each mode comes -----------------------------------------------------------------------------------
 
 
-def modes(options: argparse.Namespace) -> str:
+def modes(options: argparse.Namespace) -> Callable[[bool], str]:
     out: Path = options.out
     out.parent.mkdir(parents=True, exist_ok=True)
     tasks = tuple(options.tasks.split(",")) if options.tasks else ("draw", "edit")
     settings = Settings(tasks=tasks, count=options.count, batch=options.batch, precision=options.exact)
     compare_all([options.model], settings, options.device, out)
     (found,) = json.loads(out.read_text(encoding="utf-8"))
-    return f"{markdown(found)}\n\n{device_words(options.device)}, exact pictures in {found['exact_in']}."
+    return lambda _: f"{markdown(found)}\n\n{device_words(options.device)}, exact pictures in {found['exact_in']}."
 
 
 # --- how much is right in each precision ------------------------------------------------------------------------
@@ -62,13 +64,14 @@ class Judged:
     verdicts: Mapping[str, tuple[bool, str | None]]
 
 
-def precisions(options: argparse.Namespace) -> str:
+def precisions(options: argparse.Namespace) -> Callable[[bool], str]:
     names = options.precisions.split(",")
     for name in names:
         print(f"{options.model} in {name}", file=sys.stderr, flush=True)
         _judge(options, name)
     found = {name: read(options.out / name) for name in names}
-    return f"{precision_table(found)}\n\n{device_words(options.device)}."
+    end = device_words(options.device)
+    return lambda chinese: f"{precision_table(found, chinese)}\n\n{end}{'。' if chinese else '.'}"
 
 
 def _judge(options: argparse.Namespace, precision: str) -> None:
@@ -103,14 +106,26 @@ def read(folder: Path) -> Judged:
     return Judged(about["bytes"] / 1e6, about["seconds"], verdicts)
 
 
-def precision_table(found: Mapping[str, Judged]) -> str:
+HEADS = ("precision", "weights, MB", "right", "95 % interval", "lost", "won", "same words")
+HEADS_ZH = ("精度", "权重，MB", "答对", "95 % 区间", "失", "得", "文字相同")
+SAID = (
+    "Of {count:,} held-out exercises. lost: right in {reference} and wrong here; won: the other way round. "
+    "same words: of {written:,} answers and thoughts. The last columns: right, by task."
+)
+SAID_ZH = (
+    "共 {count:,} 道训练中没有的题目。失：{reference} 答对、此处答错；得：反过来。"
+    "文字相同：{written:,} 段回答和思考中，与 {reference} 一字不差的比例。最后几列：各任务答对的比例。"
+)
+
+
+def precision_table(found: Mapping[str, Judged], chinese: bool = False) -> str:
     """Markdown, of the exercises that were judged in every precision."""
     first, *others = (one.verdicts for one in found.values())
     common = [name for name in first if all(name in verdicts for verdicts in others)]
     written = [name for name in common if first[name][1]]
     tasks = list(dict.fromkeys(name.partition("/")[0] for name in common))
     reference = next(iter(found))
-    heads = ["precision", "weights, MB", "right", "95 % interval", "lost", "won", "same words", *tasks]
+    heads = [*(HEADS_ZH if chinese else HEADS), *(WHAT_ZH.get(task, task) if chinese else task for task in tasks)]
     rows = []
     for precision, one in found.items():
         ok = {name: one.verdicts[name][0] for name in common}
@@ -120,17 +135,15 @@ def precision_table(found: Mapping[str, Judged]) -> str:
             f"`{precision}`",
             f"{one.megabytes:.1f}",
             f"{sum(ok.values()) / max(len(common), 1):.1%}",
-            f"{low:.1%} to {high:.1%}",
+            f"{low:.1%} {'至' if chinese else 'to'} {high:.1%}",
             str(sum(first[name][0] and not ok[name] for name in common)),
             str(sum(ok[name] and not first[name][0] for name in common)),
             f"{same / len(written):.1%}" if written else "",
             *(_share([ok[name] for name in common if name.startswith(f"{task}/")]) for task in tasks),
         ])  # fmt: skip
     table = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    said = (
-        f"Of {len(common):,} held-out exercises. lost: right in {reference} and wrong here; won: the other way round. "
-        f"same words: of {len(written):,} answers and thoughts. The last columns: right, by task."
-    )
+    words = SAID_ZH if chinese else SAID
+    said = words.format(count=len(common), reference=reference, written=len(written))
     return "\n".join([*(f"| {' | '.join(row)} |" for row in table), "", said])
 
 
@@ -165,9 +178,9 @@ def main(words: Sequence[str] | None = None) -> None:
     options = parser.parse_args(words)
     try:
         table: Any = {"modes": modes, "precisions": precisions}[options.kind](options)
-        print(table)
+        print(table(False))
         for page in options.write:
-            put(page, options.kind, table)
+            put(page, options.kind, table(page.name.endswith(".zh.md")))
     except BagelError as error:
         sys.exit(f"mini_tables: {error}")
 

@@ -58,7 +58,7 @@ def test_data_check(folder, capsys):
     [
         (("rows.jsonl", '{"image": "gone.png", "conversations": []}\n'), "questions"),
         (("data.yaml", "data: [1, 2]"), "must hold an object"),
-        (("data.yaml", "data: {datasets: ["), "is no YAML"),
+        (("data.yaml", "data: {datasets: ["), "is no valid YAML"),
         (("data.yaml", "data: {datasets: [{nome: x}]}"), "nome"),
     ],
 )
@@ -68,6 +68,17 @@ def test_data_check_refuses(folder, capsys, change, says):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert says in error
+
+
+def test_data_check_reads_what_training_reads(folder, capsys):
+    """The base and the overrides count: a budget that only both files together break is refused by both commands."""
+    own = folder / "own.yaml"
+    own.write_text("base: train.yaml\ndata: {max_num_tokens: 250}\n")
+    for words in (("data", "check", own), ("train", own)):
+        assert code(*words) == 1
+        assert "max_num_tokens_per_sample 300 is above data.max_num_tokens 250" in capsys.readouterr().err
+    assert code("data", "check", own, "data.max_num_tokens_per_sample=250") == 0
+    assert "5 checked" in capsys.readouterr().out
 
 
 def test_train_names_a_misspelt_key(folder, capsys):

@@ -247,5 +247,13 @@ def test_the_table_says_what_is_planned(row):
             assert float(moved or 0) == pytest.approx(made.moved / GIB, abs=0.051)
 
 
+def test_the_plan_on_the_page_is_what_the_command_prints(seven_b, monkeypatch, capsys):
+    line, printed = re.search(r"^```console\n\$ bagel (.*)\n((?:.*\n)*?)```$", PAGE, re.MULTILINE).groups()
+    words = [str(seven_b) if word == published.NAME else word for word in line.split()]
+    monkeypatch.setattr(sys, "argv", ["bagel", *words])
+    cli.main()
+    assert capsys.readouterr().out == printed
+
+
 def test_the_table_has_all_cards():
     assert {row[0] for row in ROW.findall(PAGE)} == {"40", "32", "24", "16", "12", "8"}

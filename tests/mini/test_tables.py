@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from conftest import CHECKPOINT
 
 ROOT = Path(__file__).parents[2]
+NUMBER = re.compile(r"[\d.]+")
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +42,20 @@ def test_precisions(tables, tmp_path, capsys):
         "--device",
         "cpu",
     ]
-    words += ["--precisions", "fp32,nf4", "-o", str(out), "--write", str(written)]
+    chinese = written.with_name("page.zh.md")
+    chinese.write_text(written.read_text())
+    words += ["--precisions", "fp32,nf4", "-o", str(out), "--write", str(written), str(chinese)]
     tables.main(words)
     text = written.read_text()
     assert text.startswith("before\n<!-- table:precisions -->\n| precision | weights, MB | right |")
     assert "old" not in text
     assert "| `fp32` |" in text
     assert "Of 2 held-out exercises." in text
+    other = chinese.read_text()
+    assert other.startswith("before\n<!-- table:precisions -->\n| 精度 | 权重，MB | 答对 |")
+    assert "| 按描述画图 | 问答 |" in other
+    assert "共 2 道" in other
+    assert NUMBER.findall(text.partition("Of 2")[0]) == NUMBER.findall(other.partition("共 2")[0])
     assert tables.read(out / "nf4").megabytes < tables.read(out / "fp32").megabytes / 2
     tables.main(words)  # nothing is judged again
     assert len((out / "nf4" / "verdicts.jsonl").read_text().splitlines()) == 3

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,16 @@ def test_mistakes_are_named(tmp_path: Path, change: dict[str, object], said: str
 def test_an_override_without_value_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"write section\.key=value"):
         load(ROOT / "configs" / "sft.yaml", [DATASETS, "optim.lr"])
+
+
+@pytest.mark.parametrize("page", ["train.md", "train.zh.md"])
+def test_the_configs_of_the_guide_can_be_trained(page: str, tmp_path: Path) -> None:
+    (tmp_path / "configs").symlink_to(ROOT / "configs", target_is_directory=True)
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.M | re.S)
+    assert blocks
+    for number, block in enumerate(blocks):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(block, encoding="utf-8")
+        config = load(path)
+        assert config.lora
+        assert config.parallel.recompute == "full"

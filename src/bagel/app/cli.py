@@ -35,8 +35,8 @@ for commands in (make_cli, run_cli, open_cli, model_cli, memory_cli, train_cli, 
 
 SMALLER = "draw smaller or fewer pictures, shorten the input, or keep the weights in fewer bits (--precision)"
 SMALLER_TRAINING = (
-    "lower data.expected_num_tokens and data.max_num_tokens, set parallel.recompute=full or optim.name=adamw8bit, or "
-    "train adapters (lora)"
+    "lower data.expected_num_tokens and data.max_num_tokens, set parallel.recompute=full, parallel.params=bf16 or "
+    "optim.name=adamw8bit, or train adapters (lora)"
 )
 """What to do where memory does not suffice."""
 

@@ -71,7 +71,7 @@ def export(
 
 def check(
     config: Path,
-    *,
+    *overrides: str,
     model: Annotated[str, Parameter(name=["--model", "-m"], env_var="BAGEL_MODEL")] = "mini",
     rows: int | None = 200,
     sheets: Path | None = None,
@@ -82,6 +82,8 @@ def check(
     ----------
     config:
         YAML file with `data`, as for `bagel train`, or what stands under it.
+    overrides:
+        KEY=VALUE, on top of the file, as for `bagel train`.
     model:
         The model that is to be trained; its sizes are the limits.
     rows:
@@ -89,10 +91,10 @@ def check(
     sheets:
         Folder for a contact sheet of each data set's first samples.
     """
-    from bagel.data.check_file import check_file
     from bagel.infer.pipeline import find_model
+    from bagel.train.check_file import check_file
 
-    report = check_file(config, find_model(model), rows=rows or None, sheets=sheets)
+    report = check_file(config, find_model(model), overrides, rows=rows or None, sheets=sheets)
     print(report)
     report.raise_if_bad()
 
