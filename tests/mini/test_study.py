@@ -138,8 +138,8 @@ def test_all_goes_on_where_a_part_fails(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(StudyError, match="seeing: no room"):
         study(words)
     assert given["losses"] == (Path("configs"), tmp_path, Path("configs/mini/start"), Path("runs"), 2.0, ["a=b"])
-    assert given["seeing"] == ("configs", str(tmp_path), ["trained=some", "minutes=3", "runs=runs", "limit=10", "a=b"])
-    assert given["knobs"] == ("some", str(tmp_path), ["limit=10", "minutes=1"])
+    assert given["seeing"] == ("configs", str(tmp_path), "trained=some", "minutes=3", "runs=runs", "limit=10", "a=b")
+    assert given["knobs"] == ("some", str(tmp_path), "limit=10", "minutes=1")
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bagel.errors import InputError
+from bagel.mini.commands import call_of
 from bagel.mini.study.trainings import StudyError
 
 USAGE = """python -m bagel.mini study losses CONFIGS OUT [start=configs/mini/start runs=runs minutes=7.5 KEY=VALUE ...]
@@ -25,36 +26,50 @@ START = "configs/mini/start"
 
 def study(arguments: Sequence[str]) -> None:
     """Raises InputError for what is no command."""
-    match list(arguments):
-        case ["losses", configs, out, *rest]:
-            from bagel.mini.study.losses import losses
-
-            own, more = _split(rest, {"start": START, "runs": "runs", "minutes": "7.5"})
-            losses(Path(configs), Path(out), Path(own["start"]), Path(own["runs"]), float(own["minutes"]), more)
-        case ["checkpoints", run, out, *rest]:
-            from bagel.mini.study.checkpoints import checkpoints
-
-            own = _own(rest, {"limit": "4", "minutes": "0", "tasks": ""})
-            checkpoints(Path(run), Path(out), int(own["limit"]), float(own["minutes"]), _names(own["tasks"]))
-        case ["seeing", configs, out, *rest]:
-            _seeing(configs, out, rest)
-        case ["knobs", trained, out, *rest]:
-            _knobs(trained, out, rest)
-        case ["both", configs, out, *rest]:
-            _seeing(configs, out, rest)
-            own, _ = _split(rest, {"trained": "mini", "limit": "10"})
-            _knobs(own["trained"], out, [f"limit={own['limit']}"])
-        case ["all", configs, out, *rest]:
-            _all(configs, out, rest)
-        case ["page", docs]:
-            from bagel.mini.study.page import page
-
-            print(page(Path(docs)))
-        case _:
-            raise InputError(f"this is no command of the study; use one of\n{USAGE}")
+    call = call_of(COMMANDS, arguments)
+    if call is None:
+        raise InputError(f"this is no command of the study; use one of\n{USAGE}")
+    call()
 
 
-def _all(configs: str, out: str, rest: Sequence[str]) -> None:
+def _losses(configs: str, out: str, *rest: str) -> None:
+    from bagel.mini.study.losses import losses
+
+    own, more = _split(rest, {"start": START, "runs": "runs", "minutes": "7.5"})
+    losses(Path(configs), Path(out), Path(own["start"]), Path(own["runs"]), float(own["minutes"]), more)
+
+
+def _checkpoints(run: str, out: str, *rest: str) -> None:
+    from bagel.mini.study.checkpoints import checkpoints
+
+    own = _own(rest, {"limit": "4", "minutes": "0", "tasks": ""})
+    checkpoints(Path(run), Path(out), int(own["limit"]), float(own["minutes"]), _names(own["tasks"]))
+
+
+def _seeing(configs: str, out: str, *rest: str) -> None:
+    from bagel.infer.pipeline import find_model
+    from bagel.mini.study.seeing import seeing
+
+    own, more = _split(rest, {"trained": "mini", "runs": "runs", "minutes": "4", "limit": "20"})
+    trained = find_model(own["trained"])
+    seeing(Path(configs), Path(out), trained, Path(own["runs"]), float(own["minutes"]), int(own["limit"]), more)
+
+
+def _knobs(trained: str, out: str, *rest: str) -> None:
+    from bagel.infer.pipeline import find_model
+    from bagel.mini.study.knobs import knobs
+
+    own = _own(rest, {"limit": "10", "minutes": "0", "only": ""})
+    knobs(find_model(trained), Path(out), int(own["limit"]), float(own["minutes"]), _names(own["only"]))
+
+
+def _both(configs: str, out: str, *rest: str) -> None:
+    _seeing(configs, out, *rest)
+    own, _ = _split(rest, {"trained": "mini", "limit": "10"})
+    _knobs(own["trained"], out, f"limit={own['limit']}")
+
+
+def _all(configs: str, out: str, *rest: str) -> None:
     """Raises StudyError, at the end, for what failed."""
     defaults = {"start": START, "trained": "mini", "runs": "runs", "losses_minutes": "7.5", "minutes": "4",
                 "limit": "10", "knobs_minutes": "8"}  # fmt: skip
@@ -62,11 +77,11 @@ def _all(configs: str, out: str, rest: Sequence[str]) -> None:
     runs, limit = f"runs={own['runs']}", f"limit={own['limit']}"
     seen = [f"trained={own['trained']}", f"minutes={own['minutes']}", runs, limit, *more]
     parts: dict[str, Callable[[], None]] = {
-        "losses": lambda: study(
-            ["losses", configs, out, f"start={own['start']}", f"minutes={own['losses_minutes']}", runs, *more]
+        "losses": lambda: _losses(
+            configs, out, f"start={own['start']}", f"minutes={own['losses_minutes']}", runs, *more
         ),
-        "seeing": lambda: _seeing(configs, out, seen),
-        "knobs": lambda: _knobs(own["trained"], out, [limit, f"minutes={own['knobs_minutes']}"]),
+        "seeing": lambda: _seeing(configs, out, *seen),
+        "knobs": lambda: _knobs(own["trained"], out, limit, f"minutes={own['knobs_minutes']}"),
     }
     failed = []
     for name, part in parts.items():
@@ -79,21 +94,21 @@ def _all(configs: str, out: str, rest: Sequence[str]) -> None:
         raise StudyError("; ".join(failed))
 
 
-def _seeing(configs: str, out: str, rest: Sequence[str]) -> None:
-    from bagel.infer.pipeline import find_model
-    from bagel.mini.study.seeing import seeing
+def _page(docs: str) -> None:
+    from bagel.mini.study.page import page
 
-    own, more = _split(rest, {"trained": "mini", "runs": "runs", "minutes": "4", "limit": "20"})
-    trained = find_model(own["trained"])
-    seeing(Path(configs), Path(out), trained, Path(own["runs"]), float(own["minutes"]), int(own["limit"]), more)
+    print(page(Path(docs)))
 
 
-def _knobs(trained: str, out: str, rest: Sequence[str]) -> None:
-    from bagel.infer.pipeline import find_model
-    from bagel.mini.study.knobs import knobs
-
-    own = _own(rest, {"limit": "10", "minutes": "0", "only": ""})
-    knobs(find_model(trained), Path(out), int(own["limit"]), float(own["minutes"]), _names(own["only"]))
+COMMANDS: dict[str, Callable[..., None]] = {
+    "losses": _losses,
+    "checkpoints": _checkpoints,
+    "seeing": _seeing,
+    "knobs": _knobs,
+    "both": _both,
+    "all": _all,
+    "page": _page,
+}
 
 
 def _names(text: str) -> tuple[str, ...]:
