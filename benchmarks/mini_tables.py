@@ -24,14 +24,16 @@ from typing import Any
 
 import torch
 
-from bagel import Bagel, ImageOptions, TextOptions
+from bagel import Bagel
 from bagel.devices import pick_device
 from bagel.errors import BagelError
 from bagel.eval.closeness import Settings, compare_all
 from bagel.eval.closeness_table import markdown
+from bagel.eval.exam import Exam
 from bagel.eval.exercises import Plan
 from bagel.eval.intervals import wilson
-from bagel.eval.runner import VERDICTS, evaluate
+from bagel.eval.record import VERDICTS
+from bagel.eval.runner import evaluate
 from bagel.mini.goals import WHAT_ZH, put
 
 PRECISIONS = ("fp32", "bf16", "bf11", "fp8", "int8", "nf4")
@@ -77,9 +79,9 @@ def precisions(options: argparse.Namespace) -> Callable[[bool], str]:
 def _judge(options: argparse.Namespace, precision: str) -> None:
     bagel = Bagel.load(options.model, device=options.device, precision=precision)
     plan = Plan(tasks=tuple(options.tasks.split(",")) if options.tasks else (), count=options.count)
-    out, name = options.out / precision, f"{options.model} in {precision}"
+    exam, out = Exam(plan=plan, name=f"{options.model} in {precision}"), options.out / precision
     began = time.perf_counter()
-    evaluate(bagel, plan, ImageOptions(), TextOptions(), out, name=name, batch=options.batch, minutes=options.minutes)
+    evaluate(bagel, exam, out, batch=options.batch, minutes=options.minutes)
     about = {"bytes": _bytes_of(bagel), "seconds": round(time.perf_counter() - began, 1)}
     (out / ABOUT).write_text(json.dumps(about) + "\n", encoding="utf-8")
     del bagel

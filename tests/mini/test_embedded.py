@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from bagel import Bagel, world
+from bagel.eval.exam import Exam
 from bagel.eval.exercises import Plan
 from bagel.eval.runner import answered
 from bagel.infer.pipeline import find_model, is_random
-from bagel.options import ImageOptions, TextOptions
 from bagel.world.check import judge
 from bagel.world.sample import pixels_of
 from bagel.world.trial import attempts
@@ -31,7 +31,7 @@ def mini() -> Bagel:
 
 def test_true_pictures_are_found_right_behind_the_autoencoder(mini: Bagel) -> None:
     plan = Plan(tasks=tuple(task for task in world.TASKS if task != "ask"), count=10)
-    shown = list(answered(mini, plan, ImageOptions(), TextOptions(), oracle="autoencoder"))
+    shown = list(answered(mini, Exam(plan=plan, oracle="autoencoder")))
     wrong = [(each.verdict.name, each.verdict.reasons) for each in shown if not each.verdict.ok]
     assert len(wrong) <= 0.01 * len(shown), wrong  # 0.65 % of 2,000, all of them rooms and blocks
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,22 @@ import pytest
 
 from bagel import Bagel, world
 from bagel.errors import InputError
+from bagel.eval.exam import Exam
 from bagel.eval.exercises import Plan, Verdict, judged
 from bagel.eval.intervals import wilson
 from bagel.eval.probe import probe
-from bagel.eval.runner import FAILURES, SUMMARY, VERDICTS, evaluate
+from bagel.eval.record import FAILURES, SUMMARY, VERDICTS
+from bagel.eval.runner import evaluate
 from bagel.eval.summary import counted, table
 from bagel.options import ImageOptions, TextOptions
 
 from .toy import toy_folder
 
 QUICK = ImageOptions(num_timesteps=2, cfg_text_scale=1.0, max_tokens=4)
-SHORT = TextOptions(max_tokens=4)
+
+
+def exam(plan: Plan, oracle: str | None = None) -> Exam:
+    return Exam(plan=plan, image=QUICK, text=TextOptions(max_tokens=4), oracle=oracle)
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +72,10 @@ def test_every_task_is_put_and_judged(bagel: Bagel) -> None:
 
 
 def test_random_weights_know_nothing_and_a_run_goes_on(bagel: Bagel, tmp_path: Path) -> None:
-    few, more = (Plan(tasks=("draw/colours", "ask/colour"), count=n) for n in (1, 3))
-    evaluate(bagel, few, QUICK, SHORT, tmp_path, batch=2)
+    few, more = (exam(Plan(tasks=("draw/colours", "ask/colour"), count=n)) for n in (1, 3))
+    evaluate(bagel, few, tmp_path, batch=2)
     before = (tmp_path / VERDICTS).read_text(encoding="utf-8")
-    counts = evaluate(bagel, more, QUICK, SHORT, tmp_path, batch=2)
+    counts = evaluate(bagel, more, tmp_path, batch=2)
     assert (tmp_path / VERDICTS).read_text(encoding="utf-8").startswith(before)
     assert counts["all"].count == 6
     assert counts["all"].right <= 1
@@ -79,22 +85,22 @@ def test_random_weights_know_nothing_and_a_run_goes_on(bagel: Bagel, tmp_path: P
         "all", "draw", "ask", "draw/colours", "ask/colour",
     }  # fmt: skip
     with pytest.raises(InputError, match="other settings"):
-        evaluate(bagel, few, ImageOptions(num_timesteps=3), SHORT, tmp_path)
+        evaluate(bagel, replace(few, image=ImageOptions(num_timesteps=3)), tmp_path)
 
 
 def test_a_line_cut_short_is_judged_again(bagel: Bagel, tmp_path: Path) -> None:
-    plan = Plan(tasks=("draw/colours",), count=2)
-    whole = evaluate(bagel, plan, QUICK, SHORT, tmp_path, oracle="truth")
+    true = exam(Plan(tasks=("draw/colours",), count=2), oracle="truth")
+    whole = evaluate(bagel, true, tmp_path)
     path = tmp_path / VERDICTS
     path.write_text(path.read_text(encoding="utf-8")[:-9], encoding="utf-8")
-    assert evaluate(bagel, plan, QUICK, SHORT, tmp_path, oracle="truth") == whole
+    assert evaluate(bagel, true, tmp_path) == whole
     assert whole["all"].right == 2
 
 
 def test_batches_change_nothing(bagel: Bagel, tmp_path: Path) -> None:
-    plan = Plan(tasks=("ask/count", "ask/shape"), count=2)
+    asked = exam(Plan(tasks=("ask/count", "ask/shape"), count=2))
     for batch in (1, 4):
-        evaluate(bagel, plan, QUICK, SHORT, tmp_path / str(batch), batch=batch)
+        evaluate(bagel, asked, tmp_path / str(batch), batch=batch)
     said = [sorted((tmp_path / str(b) / VERDICTS).read_text(encoding="utf-8").splitlines()[1:]) for b in (1, 4)]
     assert said[0] == said[1]
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from bagel import Bagel
 from bagel.data.config import build
 from bagel.errors import InputError
+from bagel.eval.exam import Exam
 from bagel.eval.exercises import Plan
 from bagel.eval.runner import evaluate
 from bagel.mini import autoencoder
@@ -74,8 +75,9 @@ def test_from_nothing_to_a_judged_model(tmp_path: Path) -> None:
     bagel = Bagel.load(tmp_path / "packed", device="cpu")
     assert bagel.draw("Draw a red circle.", seed=0, num_timesteps=3).image.size == (128, 128)  # type: ignore[union-attr]
     plan = Plan(tasks=("draw/colours", "ask/colour", "think/steps"), count=1)
-    quick = ImageOptions(num_timesteps=2, max_tokens=4)
-    assert evaluate(bagel, plan, quick, TextOptions(max_tokens=4), tmp_path / "judged")["all"].count == 3
+    quick, short = ImageOptions(num_timesteps=2, max_tokens=4), TextOptions(max_tokens=4)
+    exam = Exam(plan=plan, image=quick, text=short)
+    assert evaluate(bagel, exam, tmp_path / "judged")["all"].count == 3
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "mini").rglob("*.yaml")), ids=lambda path: path.stem)

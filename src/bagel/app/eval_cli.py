@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from bagel.app.knobs import flags_of, options_from, whole_number
 from bagel.app.model_flags import ModelFlags
-from bagel.options import ImageOptions, TextOptions
+from bagel.options import ImageOptions
 
 Number = Annotated[int, Parameter(converter=whole_number)]
 Knobs = flags_of(ImageOptions, "draw", "Drawing")
@@ -79,13 +79,15 @@ def world(
         How pictures are drawn; what is not given is the checkpoint's preset of each job.
     """
     from bagel.app.show import check_folder, loading, progress_bar
+    from bagel.eval.exam import Exam
     from bagel.eval.exercises import Plan
     from bagel.eval.runner import evaluate
     from bagel.eval.summary import table
     from bagel.infer.pipeline import Bagel
 
     plan = Plan(tasks=tasks, count=limit, seed=exercises, split=split, think=thoughts, free=free, see=see)
-    chosen: Any = options_from(ImageOptions, options)
+    name = model if precision is None else f"{model} in {precision}"  # one folder holds one precision
+    exam = Exam(plan=plan, image=options_from(ImageOptions, options), oracle=oracle, name=name)
     check_folder(out)
     with loading(model) as report:
         bagel = Bagel.load(model, device=device, precision=precision, report=report)
@@ -94,13 +96,9 @@ def world(
         task = bar.add_task("exercises", total=None)
         counts = evaluate(
             bagel,
-            plan,
-            chosen,
-            TextOptions(),
+            exam,
             out,
-            name=model if precision is None else f"{model} in {precision}",  # one folder holds one precision
             batch=batch,
-            oracle=oracle,
             minutes=minutes,
             report=lambda done, total: bar.update(task, completed=done, total=total),
         )

@@ -7,12 +7,13 @@ from typing import Any
 
 from PIL import Image
 
+from bagel.eval.exam import Exam
 from bagel.eval.exercises import Plan
 from bagel.eval.runner import answered
 from bagel.eval.sheet import sheet
 from bagel.eval.summary import counted, table
 from bagel.infer.pipeline import Bagel
-from bagel.options import ImageOptions, TextOptions, make
+from bagel.options import ImageOptions, make
 
 SHOWN = 40
 
@@ -22,5 +23,5 @@ def probe(
 ) -> tuple[str, Image.Image]:
     """`count` exercises of each category -> the table, and a sheet of the first ones, right and wrong."""
     image = make(ImageOptions, None, dict(options or {}))
-    shown = list(answered(bagel, Plan(tasks=tasks, count=count), image, TextOptions()))
+    shown = list(answered(bagel, Exam(plan=Plan(tasks=tasks, count=count), image=image)))
     return table(counted(each.verdict for each in shown)), sheet(shown[:SHOWN])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bagel.checkpoint import WEIGHTS
 from bagel.errors import InputError
-from bagel.eval.runner import FAILURES, SUMMARY, VERDICTS
+from bagel.eval.record import FAILURES, SUMMARY, VERDICTS
 from bagel.mini import pieces
 from bagel.mini.folder import package
 from bagel.mini.make.state import EVAL, FILE, PACKED, PROBES, TRAIN, TRUNK, State

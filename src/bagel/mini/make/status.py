@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bagel.eval.runner import SUMMARY
+from bagel.eval.record import SUMMARY
 from bagel.mini.make.state import EVAL, PROBES, TRAIN, State, started
 from bagel.mini.study.results import TASKS, read
 from bagel.train.log import LINES

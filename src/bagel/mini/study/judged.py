@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from bagel.eval.exam import Exam
 from bagel.eval.exercises import Plan
 from bagel.eval.runner import answered
 from bagel.eval.sheet import Shown
 from bagel.eval.summary import counted
 from bagel.infer.pipeline import Bagel
-from bagel.options import ImageOptions, TextOptions
+from bagel.options import ImageOptions
 
 BATCH = 128
 Counts = dict[str, list[int]]
@@ -22,7 +23,7 @@ def load(folder: Path) -> Bagel:
 
 
 def success(bagel: Bagel, plan: Plan, image: ImageOptions | None = None, batch: int = BATCH) -> Counts:
-    return counts(answered(bagel, plan, image or ImageOptions(), TextOptions(), batch=batch))
+    return counts(answered(bagel, Exam(plan=plan, image=image or ImageOptions()), batch=batch))
 
 
 def counts(shown: Iterable[Shown]) -> Counts:

@@ -12,13 +12,14 @@ from PIL import Image, ImageDraw
 
 from bagel import world
 from bagel.errors import InputError
+from bagel.eval.exam import Exam
 from bagel.eval.exercises import Plan
 from bagel.eval.runner import answered
 from bagel.eval.sheet import INK, Shown
 from bagel.infer.pipeline import Bagel
 from bagel.mini.study import results
 from bagel.mini.study.judged import BATCH, counts, load
-from bagel.options import ImageOptions, TextOptions
+from bagel.options import ImageOptions
 from bagel.world.scene import SIDE
 from bagel.world.sheet import LINE, PAD, font, wrapped
 
@@ -83,7 +84,8 @@ def _presets(bagel: Bagel) -> dict[str, Any]:
 def _tried(bagel: Bagel, knob: str, value: Any, limit: int, batch: int) -> tuple[list[Shown], float]:
     sweep = SWEEPS[knob]
     options, start = ImageOptions(**{**sweep.fixed, knob: value}), time.perf_counter()
-    shown = list(answered(bagel, Plan(tasks=sweep.tasks, count=limit), options, TextOptions(), batch=batch))
+    exam = Exam(plan=Plan(tasks=sweep.tasks, count=limit), image=options)
+    shown = list(answered(bagel, exam, batch=batch))
     return shown, time.perf_counter() - start
 
 
