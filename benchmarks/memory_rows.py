@@ -22,7 +22,7 @@ from bagel.infer.loading import measure_room
 from bagel.infer.pipeline import find_model
 from bagel.memory.cards import DRIVER, Card
 from bagel.memory.place import arrange, placer
-from bagel.memory.plan import Plan, choose
+from bagel.memory.plan import Ask, Plan, choose
 from bagel.memory.sizes import GIB, Demand
 from bagel.memory.stream import StreamedBlock
 from bagel.model.published import SEVEN_B
@@ -75,7 +75,7 @@ ROWS = {
 def planned(row: Row) -> Plan:
     """What the planner gives a card of that size. Needs no GPU."""
     card = Card.imagined(f"{row.card:g}") if row.card else Card("the whole GPU", 79 * GIB, 78 * GIB)
-    return choose(SEVEN_B, card, Demand.of(SEVEN_B, row.job), row.precision, row.offload)
+    return choose(SEVEN_B, card, Demand.of(SEVEN_B, row.job), Ask(row.precision, row.offload))
 
 
 def grouped(names: list[str]) -> list[list[str]]:

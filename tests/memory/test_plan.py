@@ -12,7 +12,7 @@ from bagel import Bagel, InputError, MemoryPlanError
 from bagel.app import cli
 from bagel.infer.loading import Wanted, plan_for, setup_of, usual_demand
 from bagel.memory.cards import Card
-from bagel.memory.plan import OFFLOADABLE, Setup, alternatives, choose, plan, setup_for
+from bagel.memory.plan import OFFLOADABLE, Ask, Setup, alternatives, choose, plan, setup_for
 from bagel.memory.plan_split import check_split, split_peaks
 from bagel.memory.sizes import GIB, Demand, allocated, kv_bytes, phases, weights_of
 from bagel.memory.table import table
@@ -71,7 +71,7 @@ def test_allocated_counts_pieces():
 
 @pytest.mark.parametrize("demand", [DRAW, EDIT])
 def test_a_32_gb_card_takes_bf16_without_offload(demand):
-    made = choose(SEVEN_B, Card.imagined("32"), demand)
+    made = choose(SEVEN_B, Card.imagined("32"), demand, Ask())
     assert (made.setup.precision, made.setup.offload, made.fits) == ("bf16", (), True)
 
 
@@ -92,22 +92,24 @@ def test_no_silent_spill(card):
     with pytest.raises(
         MemoryPlanError, match=r"bf16 needs 29\.5 GiB.*has .* free\. These would fit: precision"
     ) as said:
-        choose(SEVEN_B, Card.imagined(card), DRAW)
+        choose(SEVEN_B, Card.imagined(card), DRAW, Ask())
     assert "offload und,gen,vit,vae,embed" in str(said.value)
-    exact = choose(SEVEN_B, Card.imagined(card), DRAW, "bf16", "auto")
+    exact = choose(SEVEN_B, Card.imagined(card), DRAW, Ask("bf16", "auto"))
     assert exact.setup.precision == "bf16"
     assert exact.fits
     assert exact.moved > 0
 
 
 def test_auto_precision_takes_the_largest_that_fits():
-    found = [choose(SEVEN_B, Card.imagined(card), DRAW, "auto").setup.precision for card in ("80", "24", "16-nofp8")]
+    found = [
+        choose(SEVEN_B, Card.imagined(card), DRAW, Ask("auto")).setup.precision for card in ("80", "24", "16-nofp8")
+    ]
     assert found == ["bf16", "fp8", "nf4"]
-    assert choose(SEVEN_B, Card.imagined("8"), DRAW, "auto", "auto").setup.streamed
+    assert choose(SEVEN_B, Card.imagined("8"), DRAW, Ask("auto", "auto")).setup.streamed
 
 
 def test_old_cards_compute_in_fp16():
-    made = choose(SEVEN_B, Card.imagined("16-fp16"), DRAW, "auto")
+    made = choose(SEVEN_B, Card.imagined("16-fp16"), DRAW, Ask("auto"))
     assert (made.setup.precision, made.setup.dtype) == ("nf4", torch.float16)
     assert made.weights.parts["vae"] == pytest.approx(
         2 * weights_of(SEVEN_B, torch.bfloat16, None).parts["vae"], rel=0.1
@@ -115,7 +117,7 @@ def test_old_cards_compute_in_fp16():
 
 
 def test_more_slots_move_less():
-    moved = [choose(SEVEN_B, Card.imagined(card), DRAW, "bf16", "auto").moved for card in ("8", "12", "16", "24")]
+    moved = [choose(SEVEN_B, Card.imagined(card), DRAW, Ask("bf16", "auto")).moved for card in ("8", "12", "16", "24")]
     assert moved == sorted(moved, reverse=True)
 
 
@@ -159,7 +161,7 @@ def test_nothing_is_planned_on_the_cpu():
 
 
 def test_a_folder_on_a_card():
-    made = plan_for(CHECKPOINT, Card.imagined("8"))
+    made = plan_for(CHECKPOINT, Card.imagined("8"), Ask())
     assert made.fits
     assert made.demand == usual_demand(ModelConfig.from_folder(CHECKPOINT))
     lines = table(made).splitlines()
@@ -170,9 +172,9 @@ def test_a_folder_on_a_card():
 
 def test_a_packed_folder_is_planned_as_it_is(tmp_path):
     Bagel.load(CHECKPOINT, device="cpu", precision="nf4").save(tmp_path)
-    assert plan_for(tmp_path, Card.imagined("8")).setup.precision == "nf4"
+    assert plan_for(tmp_path, Card.imagined("8"), Ask()).setup.precision == "nf4"
     with pytest.raises(InputError, match="packed in nf4"):
-        plan_for(tmp_path, Card.imagined("8"), "bf16")
+        plan_for(tmp_path, Card.imagined("8"), Ask("bf16"))
 
 
 @pytest.fixture
@@ -241,7 +243,7 @@ def test_the_table_says_what_is_planned(row):
     card = Card.imagined(size + ("-nofp8" if "fp8 units" in more else "-fp16" if "bf16" in more else ""))
     words = dict(pair.split(" ") for pair in flags.removeprefix("--").split(" --"))
     for job, cell in zip(("draw", "edit", "chat"), cells, strict=True):
-        made = choose(SEVEN_B, card, Demand.of(SEVEN_B, job), words["precision"], words.get("offload"))
+        made = choose(SEVEN_B, card, Demand.of(SEVEN_B, job), Ask(words["precision"], words.get("offload")))
         assert float(cell.strip("*")) == pytest.approx(made.peak / GIB, abs=0.2 if "*" in cell else 0.051), job
         if job == "draw":
             assert float(moved or 0) == pytest.approx(made.moved / GIB, abs=0.051)

@@ -14,7 +14,7 @@ from bagel import checkpoint as checkpoints
 from bagel.errors import CheckpointError
 from bagel.infer.lead import deal
 from bagel.memory.cards import Card
-from bagel.memory.plan import MemoryPlanError, choose
+from bagel.memory.plan import Ask, MemoryPlanError, choose
 from bagel.memory.sizes import Demand
 from bagel.model.attention import PackAttention
 from bagel.model.config import Layers
@@ -191,8 +191,8 @@ def test_plan_of_shared_layers():
     sizes, card = SEVEN_B, Card.imagined("24")
     demand = Demand.of(sizes, "draw")
     with pytest.raises(MemoryPlanError):
-        choose(sizes, card, demand, "bf16")
-    shared = choose(sizes, card, demand, "bf16", tensor=2)
+        choose(sizes, card, demand, Ask("bf16"))
+    shared = choose(sizes, card, demand, Ask("bf16", tensor=2))
     assert shared.setup.tensor == 2
     assert 14 * 2**30 < shared.weights.total < 17 * 2**30
 

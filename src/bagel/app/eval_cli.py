@@ -8,12 +8,9 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from bagel.app.eval_flags import ClosenessFlags, ExerciseFlags, Knobs, RunFlags
-from bagel.app.knobs import options_from
+from bagel.app.knobs import FLAT, options_from
 from bagel.app.model_flags import ModelFlags
 from bagel.options import ImageOptions
-
-FLAT = Parameter(name="*")
-"""A class whose fields are flags of the command."""
 
 
 def register(app: App) -> None:

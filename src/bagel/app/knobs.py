@@ -11,6 +11,8 @@ from cyclopts import Group, Parameter, Token
 from bagel.options import PRESETS, ImageOptions, TextOptions
 
 T = TypeVar("T", ImageOptions, TextOptions)
+FLAT = Parameter(name="*")
+"""For a class whose fields are flags of a command."""
 
 
 def flags_of(cls: type[T], job: str, title: str) -> Any:

@@ -2,12 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from bagel.app.knobs import FLAT
 from bagel.errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from bagel.memory.sizes import Demand
+    from bagel.model.config import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceFlags:
+    """Where it is to run, and in what."""
+
+    card: str | None = None
+    """Gigabytes of a card to plan for, like 24; 24-nofp8 without fp8 units, 16-fp16 without bf16. Else the device."""
+    device: str = "auto"
+    """The GPU to plan for."""
+    precision: str | None = None
+    """bf16, fp16, fp32, bf11, fp8, int8, nf4, or auto: the first that fits."""
+    offload: str | None = None
+    """Parts on the host: some of und,gen,vit,vae,embed,head, or auto: as few as need be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkFlags:
+    """What is asked of the model."""
+
+    job: Literal["draw", "edit", "chat"] = "draw"
+    """What is to be done."""
+    height: int | None = None
+    """Of the picture that is drawn."""
+    width: int | None = None
+    """Of the picture that is drawn."""
+    batch: int = 1
+    """Requests side by side."""
+    context: int = 64
+    """Tokens of text read before."""
+
+    def demand(self, config: ModelConfig) -> Demand:
+        """Raises InputError for sizes that cannot be."""
+        from bagel.infer.loading import usual_demand
+        from bagel.memory.sizes import Demand
+
+        usual, stride = usual_demand(config), config.latent_stride
+        height, width = self.height or usual.height, self.width or usual.width
+        for name, side in (("height", height), ("width", width)):
+            if not 0 < side <= config.max_image_side or side % stride:
+                raise InputError(f"{name} is {side}; it must be a multiple of {stride}, up to {config.max_image_side}.")
+        if self.batch < 1 or self.context < 0:
+            raise InputError(f"batch is {self.batch} and context {self.context}; they must be at least 1 and 0.")
+        return Demand.of(config, self.job, height, width, batch=self.batch, context=self.context)
 
 
 def register(app: App) -> None:
@@ -19,15 +69,8 @@ def register(app: App) -> None:
 def plan(
     *,
     model: Annotated[str, Parameter(name=["--model", "-m"], env_var="BAGEL_MODEL")] = "mini",
-    card: str | None = None,
-    device: str = "auto",
-    precision: str | None = None,
-    offload: str | None = None,
-    job: Literal["draw", "edit", "chat"] = "draw",
-    height: int | None = None,
-    width: int | None = None,
-    batch: int = 1,
-    context: int = 64,
+    place: Annotated[PlaceFlags, FLAT] | None = None,
+    work: Annotated[WorkFlags, FLAT] | None = None,
     tensor: int = 1,
     json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
@@ -39,24 +82,6 @@ def plan(
     ----------
     model:
         A folder, mini, a hub name downloaded before, or ByteDance-Seed/BAGEL-7B-MoT.
-    card:
-        Gigabytes of a card to plan for, like 24; 24-nofp8 without fp8 units, 16-fp16 without bf16. Else the device.
-    device:
-        The GPU to plan for.
-    precision:
-        bf16, fp16, fp32, bf11, fp8, int8, nf4, or auto: the first that fits.
-    offload:
-        Parts on the host: some of und,gen,vit,vae,embed,head, or auto: as few as need be.
-    job:
-        What is to be done.
-    height:
-        Of the picture that is drawn.
-    width:
-        Of the picture that is drawn.
-    batch:
-        Requests side by side.
-    context:
-        Tokens of text read before.
     tensor:
         Cards of this size that share every layer, as with --parallel tensor.
     json:
@@ -66,16 +91,14 @@ def plan(
     from bagel.checkpoint import read_config
     from bagel.infer.loading import plan_for, plan_sizes
     from bagel.memory.cards import card_of
+    from bagel.memory.plan import Ask
     from bagel.memory.table import as_json, table
     from bagel.model.published import SEVEN_B
 
-    folder = _folder(model)
-    demand = _demand(read_config(folder) if folder else SEVEN_B, job, height, width, batch, context)
-    place = card_of(card, device)
-    if folder:
-        made = plan_for(folder, place, precision, offload, demand, tensor)
-    else:
-        made = plan_sizes(SEVEN_B, place, precision, offload, demand, tensor)
+    folder, place, work = _folder(model), place or PlaceFlags(), work or WorkFlags()
+    demand = work.demand(read_config(folder) if folder else SEVEN_B)
+    card, ask = card_of(place.card, place.device), Ask(place.precision, place.offload, tensor)
+    made = plan_for(folder, card, ask, demand) if folder else plan_sizes(SEVEN_B, card, ask, demand)
     show.print_json(as_json(made)) if json else print(table(made))
 
 
@@ -123,19 +146,3 @@ def _folder(model: str) -> Path | None:
         if model != NAME:
             raise
         return None
-
-
-def _demand(config: Any, job: str, height: int | None, width: int | None, batch: int, context: int) -> Any:
-    from bagel.infer.loading import usual_demand
-    from bagel.memory.sizes import Demand
-
-    usual = usual_demand(config)
-    sides = height or usual.height, width or usual.width
-    for name, side in zip(("height", "width"), sides, strict=True):
-        if not 0 < side <= config.max_image_side or side % config.latent_stride:
-            raise InputError(
-                f"{name} is {side}; it must be a multiple of {config.latent_stride}, up to {config.max_image_side}."
-            )
-    if batch < 1 or context < 0:
-        raise InputError(f"batch is {batch} and context {context}; they must be at least 1 and 0.")
-    return Demand.of(config, job, *sides, batch=batch, context=context)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from bagel.app.knobs import whole_number
+from bagel.app.knobs import FLAT, whole_number
 from bagel.errors import InputError
 
 if TYPE_CHECKING:
@@ -103,4 +103,4 @@ def adapters(words: str) -> list[tuple[str, float]]:
     return found
 
 
-Model = Annotated[ModelFlags, Parameter(name="*")]
+Model = Annotated[ModelFlags, FLAT]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from bagel.app.knobs import whole_number
+from bagel.app.knobs import FLAT, whole_number
 from bagel.app.model_flags import Model, ModelFlags
 from bagel.app.serve_flags import ServeFlags
 from bagel.app.words import Out
@@ -42,7 +42,7 @@ def demo(*, out: Out = Path("out"), model: Model | None = None) -> None:
 
 def serve(
     *,
-    flags: Annotated[ServeFlags | None, Parameter(name="*")] = None,
+    flags: Annotated[ServeFlags, FLAT] | None = None,
     model: Model | None = None,
 ) -> None:
     """Serve the model as an OpenAI-compatible API, until Ctrl-C: bagel serve --port 8000"""

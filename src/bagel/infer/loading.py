@@ -18,7 +18,7 @@ from bagel.infer.conversation import Runtime
 from bagel.lora_files import Lora, apply
 from bagel.memory.cards import Card
 from bagel.memory.place import arrange, placer, split_placer, spread
-from bagel.memory.plan import FEWEST_SLOTS, Plan, Setup, choose, parts_of
+from bagel.memory.plan import FEWEST_SLOTS, Ask, Plan, Setup, choose, parts_of
 from bagel.memory.plan_split import check_split
 from bagel.memory.sizes import Demand
 from bagel.model.config import ModelConfig
@@ -118,7 +118,7 @@ def setup_of(folder: Path, wanted: Wanted, devices: Sequence[torch.device], tens
     if first.type == "cuda" and len(devices) == 1:
         kind, _ = pick_precision(None if precision == "auto" else precision, wanted.dtype, first)
         card = replace(Card.of(first), dtype=kind)
-        return plan_for(folder, card, precision, wanted.offload, tensor=tensor).setup
+        return plan_for(folder, card, Ask(precision, _words(wanted.offload), tensor)).setup
     kind, packed = pick_precision(None if precision == "auto" else precision, wanted.dtype, first)
     setup = Setup(packed or _NAMES[kind], kind, parts, slots=FEWEST_SLOTS if {"und", "gen"} & set(parts) else 0)
     if first.type == "cuda":
@@ -130,34 +130,18 @@ def setup_of(folder: Path, wanted: Wanted, devices: Sequence[torch.device], tens
 _NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
-def plan_for(
-    folder: Path,
-    card: Card,
-    precision: str | None = None,
-    offload: str | Sequence[str] | None = None,
-    demand: Demand | None = None,
-    tensor: int = 1,
-) -> Plan:
+def plan_for(folder: Path, card: Card, ask: Ask, demand: Demand | None = None) -> Plan:
     """The plan of a folder on a card, a packed one in what it was packed. demand: one picture at the checkpoint's
-    own size, unless given; tensor: cards that share every layer. Raises MemoryPlanError, or InputError for
-    layers that cannot be shared so."""
-    precision = _stored_precision(folder, Wanted(precision=precision)) or precision
-    config, tokens = read_config(folder), len(read_tokenizer(folder))
-    return plan_sizes(config, card, precision, offload, demand, tensor, tokens)
+    own size, unless given. Raises MemoryPlanError, or InputError for layers that cannot be shared so."""
+    stored = _stored_precision(folder, Wanted(precision=ask.precision))
+    ask = replace(ask, precision=stored or ask.precision)
+    return plan_sizes(read_config(folder), card, ask, demand, len(read_tokenizer(folder)))
 
 
-def plan_sizes(
-    config: ModelConfig,
-    card: Card,
-    precision: str | None = None,
-    offload: str | Sequence[str] | None = None,
-    demand: Demand | None = None,
-    tensor: int = 1,
-    tokens: int = 0,
-) -> Plan:
+def plan_sizes(config: ModelConfig, card: Card, ask: Ask, demand: Demand | None = None, tokens: int = 0) -> Plan:
     """The same of sizes alone. tokens: of the tokenizer, 0 for as many as the vocabulary holds."""
-    check(Grid(tensor=tensor), config.llm)
-    return choose(config, card, demand or usual_demand(config), precision, _words(offload), tokens, tensor)
+    check(Grid(tensor=ask.tensor), config.llm)
+    return choose(config, card, demand or usual_demand(config), ask, tokens)
 
 
 def usual_demand(config: ModelConfig) -> Demand:

@@ -130,23 +130,33 @@ def plan(config: ModelConfig, card: Card, demand: Demand, setup: Setup, num_toke
     return replace(made, setup=replace(setup, slots=slots), resident=resident + slots * weights.layer, moved=moved)
 
 
-def choose(
-    config: ModelConfig,
-    card: Card,
-    demand: Demand,
-    precision: str | None = None,
-    offload: str | tuple[str, ...] | None = None,
-    num_tokens: int = 0,
-    tensor: int = 1,
-) -> Plan:
-    """The plan that was asked for, or the first that fits of what was left to us: precision "auto", offload
-    "auto". Raises MemoryPlanError with the setups that would fit, InputError for an unknown part."""
-    asked = (replace(setup, tensor=tensor) for setup in _asked(card, precision, offload))
-    tried = [plan(config, card, demand, setup, num_tokens) for setup in asked]
+@dataclass(frozen=True)
+class Ask:
+    """What is asked of a setup. precision: None for the card's own; precision and offload may be "auto"; tensor: cards
+    that share every layer."""
+
+    precision: str | None = None
+    offload: str | tuple[str, ...] | None = None
+    tensor: int = 1
+
+    def setups(self, card: Card) -> Iterator[Setup]:
+        """What it allows, the best first. Raises InputError for an unknown part."""
+        exact, by_need = own_precision(card), self.offload == "auto"
+        precisions = [exact, *_smaller(card)] if self.precision == "auto" else [self.precision or exact]
+        for tile in (0, TILE) if by_need else (0,):
+            for parts in AUTO if by_need else (parts_of(self.offload),):
+                for precision in precisions:
+                    yield setup_for(card, precision, parts, tile, self.tensor)
+
+
+def choose(config: ModelConfig, card: Card, demand: Demand, ask: Ask, num_tokens: int = 0) -> Plan:
+    """The plan that was asked for, or the first that fits of what was left to us. Raises MemoryPlanError with the
+    setups that would fit, InputError for an unknown part."""
+    tried = [plan(config, card, demand, setup, num_tokens) for setup in ask.setups(card)]
     for one in tried:
         if one.fits:
             return one
-    raise MemoryPlanError(refusal(tried[-1], list(alternatives(config, card, demand, num_tokens, tensor))))
+    raise MemoryPlanError(refusal(tried[-1], list(alternatives(config, card, demand, num_tokens, ask.tensor))))
 
 
 def setup_for(card: Card, precision: str, offload: tuple[str, ...] = (), tile: int = 0, tensor: int = 1) -> Setup:
@@ -156,16 +166,6 @@ def setup_for(card: Card, precision: str, offload: tuple[str, ...] = (), tile: i
 
 def own_precision(card: Card) -> str:
     return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(card.dtype, "fp32")
-
-
-def _asked(card: Card, precision: str | None, offload: str | tuple[str, ...] | None) -> Iterator[Setup]:
-    auto = precision == "auto"
-    precisions = [own_precision(card), *_smaller(card)] if auto else [precision or own_precision(card)]
-    parts = AUTO if offload == "auto" else (parts_of(offload),)
-    for tile in (0, TILE) if offload == "auto" else (0,):
-        for choice in parts:
-            for one in precisions:
-                yield setup_for(card, one, choice, tile)
 
 
 def parts_of(offload: str | Sequence[str] | None) -> tuple[str, ...]:
