@@ -7,10 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from bagel.app.knobs import whole_number
 from bagel.app.train_cli import bench_train
-
-Number = Annotated[int, Parameter(converter=whole_number)]
+from bagel.app.words import ModelName, Out, Whole
 
 
 def register(app: App) -> None:
@@ -23,14 +21,14 @@ def register(app: App) -> None:
 
 def bench_all(
     *,
-    model: Annotated[str | None, Parameter(name=["--model", "-m"], env_var="BAGEL_MODEL")] = None,
+    model: ModelName | None = None,
     random: Literal["7b", "tiny"] | None = None,
     jobs: str | None = None,
-    timesteps: Number = 50,
-    repeat: Number = 3,
+    timesteps: Whole = 50,
+    repeat: Whole = 3,
     write: Path | None = None,
     plain: Annotated[bool, Parameter(negative=())] = False,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    out: Out | None = None,
     device: str = "auto",
 ) -> None:
     """Speed of every job on this device, beside what the device can do: bagel bench --random 7b -o benchmarks/results

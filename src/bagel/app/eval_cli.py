@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from bagel.app.eval_flags import ClosenessFlags, ExerciseFlags, Knobs, RunFlags
 from bagel.app.knobs import FLAT, options_from
 from bagel.app.model_flags import ModelFlags
+from bagel.app.words import ModelName, Out
 from bagel.options import ImageOptions
 
 
@@ -23,8 +24,8 @@ def register(app: App) -> None:
 
 def world(
     *,
-    model: Annotated[str, Parameter(name=["--model", "-m"], env_var="BAGEL_MODEL")] = "mini",
-    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("out/eval-world"),
+    model: ModelName = "mini",
+    out: Out = Path("out/eval-world"),
     asked: Annotated[ExerciseFlags, FLAT] | None = None,
     run: Annotated[RunFlags, FLAT] | None = None,
     options: Knobs | None = None,
@@ -73,7 +74,7 @@ def closeness(
     *,
     model: Annotated[tuple[str, ...], Parameter(name=["--model", "-m"])] = ("mini",),
     compared: Annotated[ClosenessFlags, FLAT] | None = None,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    out: Out | None = None,
     device: str = "auto",
     precision: Literal["bf16", "fp16", "fp32"] | None = None,
     options: Knobs | None = None,

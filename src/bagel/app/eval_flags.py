@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from bagel.app.knobs import flags_of, whole_number
+from bagel.app.knobs import flags_of
+from bagel.app.words import Whole
 from bagel.options import ImageOptions
 
 if TYPE_CHECKING:
     from bagel.eval.closeness import Settings
     from bagel.eval.exercises import Plan
 
-Number = Annotated[int, Parameter(converter=whole_number)]
 Knobs = flags_of(ImageOptions, "draw", "Drawing")
 See = Annotated[
     tuple[Literal["context", "look"], ...],
@@ -38,13 +38,13 @@ Modes = Annotated[
 class ExerciseFlags:
     """Which exercises, and how they are put."""
 
-    limit: Number = 50
+    limit: Whole = 50
     """Exercises of each category."""
     tasks: tuple[str, ...] = ()
     """Tasks (draw) or categories (draw/counting); all if not given."""
     split: str = "heldout"
     """heldout or train."""
-    exercises: Number = 1000
+    exercises: Whole = 1000
     """Seed of the exercises."""
     thoughts: bool = True
     """Ask for thoughts where the exercise has them."""
@@ -71,7 +71,7 @@ class ExerciseFlags:
 class RunFlags:
     """How a run goes."""
 
-    batch: Number = 32
+    batch: Whole = 32
     """Exercises side by side."""
     minutes: float | None = None
     """No batch is begun later; give the command again for the rest."""
@@ -90,7 +90,7 @@ class ClosenessFlags:
     modes: Modes = None
     tasks: tuple[str, ...] = ("draw", "edit")
     """Tasks (draw) or categories (draw/counting) of the generated world that ask for a single picture."""
-    count: Number = 2
+    count: Whole = 2
     """Exercises of each category."""
     prompts: Path | None = None
     """File with a prompt a line, drawn instead of the exercises."""

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from bagel.app.knobs import FLAT
+from bagel.app.words import Json, ModelName
 from bagel.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
@@ -68,11 +69,11 @@ def register(app: App) -> None:
 
 def plan(
     *,
-    model: Annotated[str, Parameter(name=["--model", "-m"], env_var="BAGEL_MODEL")] = "mini",
+    model: ModelName = "mini",
     place: Annotated[PlaceFlags, FLAT] | None = None,
     work: Annotated[WorkFlags, FLAT] | None = None,
     tensor: int = 1,
-    json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    json: Json = False,
 ) -> None:
     """Say what lies where and what it will take, before anything is loaded: bagel plan -m DIR --card 16
 
@@ -106,7 +107,7 @@ def pack(
     out: Path,
     *,
     precision: Literal["bf11", "fp8", "int8", "nf4"],
-    model: Annotated[str, Parameter(name=["--model", "-m"], env_var="BAGEL_MODEL")] = "mini",
+    model: ModelName = "mini",
     device: str = "auto",
     dtype: str = "auto",
 ) -> None:

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
-
-from bagel.app.knobs import FLAT, whole_number
+from bagel.app.knobs import FLAT
+from bagel.app.words import ModelName, Whole
 from bagel.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFlags:
-    model: Annotated[str, Parameter(name=["--model", "-m"], env_var="BAGEL_MODEL")] = "mini"
+    model: ModelName = "mini"
     """A folder in the official layout, mini (the embedded model), or a hub name downloaded before."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps, or several GPUs: cuda:0,cuda:1."""
-    gpus: Annotated[int | None, Parameter(converter=whole_number)] = None
+    gpus: Whole | None = None
     """The first so many GPUs together; with --device cpu, so many processes. See --parallel."""
     parallel: str | None = None
     """How several devices share the work: auto, branches, rows, tensor, a product like branches=2,tensor=2, or layers.

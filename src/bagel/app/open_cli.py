@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from bagel.app.knobs import FLAT, whole_number
+from bagel.app.knobs import FLAT
 from bagel.app.model_flags import Model, ModelFlags
 from bagel.app.serve_flags import ServeFlags
-from bagel.app.words import Out
+from bagel.app.words import Out, Whole
 from bagel.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _serve_replicas(flags: ServeFlags, settings: Settings, source: ModelFlags) -
 def ui(
     *,
     host: str = "127.0.0.1",
-    port: Annotated[int, Parameter(converter=whole_number)] = 7860,
+    port: Whole = 7860,
     out: Out = Path("out"),
     model: Model | None = None,
 ) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from bagel.app.knobs import whole_number
 from bagel.app.model_flags import Model, ModelFlags
-from bagel.app.words import CallError, Json, Out
+from bagel.app.words import CallError, Json, Out, Whole
 from bagel.errors import InputError
 
 
@@ -23,8 +21,8 @@ def run(
     script: Path | None = None,
     *,
     batch: Path | None = None,
-    active: Annotated[int, Parameter(converter=whole_number)] = 16,
-    workers: Annotated[int | None, Parameter(converter=whole_number)] = None,
+    active: Whole = 16,
+    workers: Whole | None = None,
     out: Out = Path("out"),
     json: Json = False,
     model: Model | None = None,

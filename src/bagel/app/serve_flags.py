@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from bagel.app.knobs import whole_number
+from bagel.app.words import Whole
 from bagel.errors import InputError
 
 if TYPE_CHECKING:
     from bagel.app.server.settings import Settings
-
-Whole = Annotated[int, Parameter(converter=whole_number)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +43,9 @@ class ServeFlags:
     """Most million pixels of a picture that is asked for."""
     image_hosts: str | None = None
     """Hosts that pictures may be fetched from by https, separated by commas; none if not given."""
-    replicas: Annotated[int | None, Parameter(converter=whole_number)] = None
+    replicas: Whole | None = None
     """Copies of the model, each in a process and on GPUs of its own, through Ray; RAY_ADDRESS names a cluster."""
-    threads: Annotated[int | None, Parameter(converter=whole_number)] = None
+    threads: Whole | None = None
     """CPU threads of the model; 1 is often the fastest for a small model on a busy machine."""
 
     def settings(self, model: str) -> Settings:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from bagel.app.words import ModelName
+
 
 def register(app: App) -> None:
     """Adds the commands to the command line."""
@@ -72,7 +74,7 @@ def export(
 def check(
     config: Path,
     *overrides: str,
-    model: Annotated[str, Parameter(name=["--model", "-m"], env_var="BAGEL_MODEL")] = "mini",
+    model: ModelName = "mini",
     rows: int | None = 200,
     sheets: Path | None = None,
 ) -> None:

@@ -9,12 +9,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from bagel.app.knobs import whole_number
 from bagel.errors import InputError
 
 # "-" is a word here (stdin), so words may begin with a hyphen; `words_of` refuses the ones that look like flags.
 Word = Annotated[str, Parameter(allow_leading_hyphen=True)]
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 Json = Annotated[bool, Parameter(name="--json", negative="")]
+Whole = Annotated[int, Parameter(converter=whole_number)]
+ModelName = Annotated[str, Parameter(name=["--model", "-m"], env_var="BAGEL_MODEL")]
 
 
 class CallError(Exception):
