@@ -48,10 +48,10 @@ def draw(
     json:
         One JSON object on stdout.
     """
-    from bagel.app.pictures import make_pictures
+    from bagel.app.pictures import Wish, make_pictures
 
-    prompt, source = words_of([prompt])[0], model or ModelFlags()
-    make_pictures("draw", [], prompt, out, count, json, source, options_from(ImageOptions, options))
+    (text,), chosen = words_of([prompt]), options_from(ImageOptions, options)
+    make_pictures(Wish(job="draw", prompt=text, count=count, options=chosen), model or ModelFlags(), out, json=json)
 
 
 def edit(
@@ -75,7 +75,7 @@ def edit(
     json:
         One JSON object on stdout.
     """
-    from bagel.app.pictures import make_pictures
+    from bagel.app.pictures import Wish, make_pictures
     from bagel.infer.inputs import is_picture_file
 
     if len(images_and_instruction) < 2:
@@ -83,8 +83,9 @@ def edit(
     *images, instruction = words_of(images_and_instruction)
     if images_and_instruction[-1] != "-" and is_picture_file(instruction):
         raise CallError(f"the last word, {instruction}, is a picture; the instruction comes after the pictures.")
-    source = model or ModelFlags()
-    make_pictures("edit", images, instruction, out, count, json, source, options_from(ImageOptions, options))
+    chosen = options_from(ImageOptions, options)
+    wish = Wish(job="edit", prompt=instruction, images=images, count=count, options=chosen)
+    make_pictures(wish, model or ModelFlags(), out, json=json)
 
 
 def chat(
