@@ -229,6 +229,25 @@ _LEAST = {
 
 
 def _check(config: TrainConfig) -> None:
+    _check_values(config)
+    _check_fall(config)
+    if config.loss.ce_weight == config.loss.mse_weight == 0:
+        raise InputError("loss.ce_weight and loss.mse_weight are both 0: nothing would be learnt.")
+    _check_model(config.model)
+    if config.lora and config.freeze != FreezePart():
+        raise InputError("freeze does nothing beside lora, which freezes all but the adapters; leave it out.")
+    _check_optim(config.optim)
+    if config.optim.warmup >= config.steps:
+        raise InputError(f"optim.warmup {config.optim.warmup} is not below steps {config.steps}: lower it.")
+    if config.parallel.recompute == "none" and config.parallel.recompute_every != 1:
+        raise InputError("parallel.recompute_every does nothing while parallel.recompute is none.")
+    asked = config.samples
+    if asked.every and not (asked.draw or asked.chat or asked.edit or asked.ask or asked.world):
+        raise InputError("samples.every is set, but there is nothing under samples.draw, chat, edit, ask or world.")
+
+
+def _check_values(config: TrainConfig) -> None:
+    """Each by itself."""
     for key, allowed in _CHOICES.items():
         choose(_at(config, key), allowed, key)
     for key, least in _LEAST.items():
@@ -238,35 +257,29 @@ def _check(config: TrainConfig) -> None:
         minutes = _at(config, key)
         if minutes is not None and not minutes > 0:
             raise InputError(f"{key} is {minutes}; it must be above 0, or null.")
-    _check_fall(config)
-    if config.loss.ce_weight == config.loss.mse_weight == 0:
-        raise InputError("loss.ce_weight and loss.mse_weight are both 0: nothing would be learnt.")
-    parts = (config.model.llm, config.model.vit, config.model.vae)
-    if (config.model.path is None) != all(parts) or (config.model.path and any(parts)):
+
+
+def _check_model(part: ModelPart) -> None:
+    parts = (part.llm, part.vit, part.vae)
+    if (part.path is None) != all(parts) or (part.path and any(parts)):
         raise InputError("model: give either path, or all of llm, vit and vae.")
-    if not config.model.path and config.model.init != "checkpoint":
+    if not part.path and part.init != "checkpoint":
         raise InputError("model.init is for model.path; what llm, vit and vae lack is always made new.")
-    if config.model.layers is not None:
-        choose(config.model.layers, ("mot", "moe", "dense"), "model.layers")
-    if config.lora and config.freeze != FreezePart():
-        raise InputError("freeze does nothing beside lora, which freezes all but the adapters; leave it out.")
-    if config.optim.clip <= 0:
-        raise InputError(f"optim.clip is {config.optim.clip}; it must be above 0.")
-    if config.optim.ema is not None and not 0 < config.optim.ema < 1:
-        raise InputError(f"optim.ema is {config.optim.ema}; it must lie between 0 and 1, or be null.")
-    if config.optim.ema_warmup and config.optim.ema is None:
+    if part.layers is not None:
+        choose(part.layers, ("mot", "moe", "dense"), "model.layers")
+
+
+def _check_optim(part: OptimPart) -> None:
+    if part.clip <= 0:
+        raise InputError(f"optim.clip is {part.clip}; it must be above 0.")
+    if part.ema is not None and not 0 < part.ema < 1:
+        raise InputError(f"optim.ema is {part.ema}; it must lie between 0 and 1, or be null.")
+    if part.ema_warmup and part.ema is None:
         raise InputError("optim.ema_warmup does nothing while optim.ema is null.")
-    if config.optim.momentum != OptimPart.momentum and config.optim.name != "muon":
-        raise InputError(f"optim.momentum does nothing while optim.name is {config.optim.name}; it is muon's.")
-    if not 0 <= config.optim.momentum < 1:
-        raise InputError(f"optim.momentum is {config.optim.momentum}; it must lie between 0 and 1.")
-    if config.optim.warmup >= config.steps:
-        raise InputError(f"optim.warmup {config.optim.warmup} is not below steps {config.steps}: lower it.")
-    if config.parallel.recompute == "none" and config.parallel.recompute_every != 1:
-        raise InputError("parallel.recompute_every does nothing while parallel.recompute is none.")
-    asked = config.samples
-    if asked.every and not (asked.draw or asked.chat or asked.edit or asked.ask or asked.world):
-        raise InputError("samples.every is set, but there is nothing under samples.draw, chat, edit, ask or world.")
+    if part.momentum != OptimPart.momentum and part.name != "muon":
+        raise InputError(f"optim.momentum does nothing while optim.name is {part.name}; it is muon's.")
+    if not 0 <= part.momentum < 1:
+        raise InputError(f"optim.momentum is {part.momentum}; it must lie between 0 and 1.")
 
 
 def _check_fall(config: TrainConfig) -> None:
