@@ -134,7 +134,17 @@ def _from_vocab(folder: Path) -> HFTokenizer:
     merges = [(left, right) for left, right in pairs]
     if not merges and any(len(token) > 1 for token in vocab):
         raise ValueError("merges.txt is empty")
-    backend = HFTokenizer(models.BPE(vocab=vocab, merges=merges))
+    backend = byte_level(models.BPE(vocab=vocab, merges=merges))
+    for wanted, token, special in _added_tokens(folder / "tokenizer_config.json"):
+        (backend.add_special_tokens if special else backend.add_tokens)([token])
+        if backend.token_to_id(token.content) != wanted:
+            raise ValueError(f"{token.content} would get id {backend.token_to_id(token.content)}, not {wanted}")
+    return backend
+
+
+def byte_level(model: models.BPE) -> HFTokenizer:
+    """Text as the published tokenizer takes it: normalised, split, as bytes."""
+    backend = HFTokenizer(model)
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -143,10 +153,6 @@ def _from_vocab(folder: Path) -> HFTokenizer:
         ]
     )
     backend.decoder = decoders.ByteLevel()
-    for wanted, token, special in _added_tokens(folder / "tokenizer_config.json"):
-        (backend.add_special_tokens if special else backend.add_tokens)([token])
-        if backend.token_to_id(token.content) != wanted:
-            raise ValueError(f"{token.content} would get id {backend.token_to_id(token.content)}, not {wanted}")
     return backend
 
 

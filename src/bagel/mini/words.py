@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
-from tokenizers import Tokenizer as Backend
+from tokenizers import AddedToken, models, pre_tokenizers, trainers
 
 from bagel import world
-from bagel.tokens import SPECIAL, SPLIT, THINK_PROMPT, Tokenizer
+from bagel.tokens import SPECIAL, THINK_PROMPT, Tokenizer, byte_level
 
 
 def wording(count: int, seed: int = 0) -> Iterator[str]:
@@ -28,15 +27,7 @@ def wording(count: int, seed: int = 0) -> Iterator[str]:
 
 def train_tokenizer(texts: Iterator[str], size: int) -> Tokenizer:
     """A vocabulary of `size` in all: 256 bytes, merges, and the four special tokens last."""
-    backend = Backend(models.BPE())
-    backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
+    backend = byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=size - len(SPECIAL),
         min_frequency=2,
