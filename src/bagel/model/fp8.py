@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bagel.model.packed import by_slices
+from bagel.model.packed import by_slices, scaled
 
 LARGEST = 448.0
 
@@ -28,12 +28,7 @@ class Fp8Weight(NamedTuple):
 
     def wide(self, dtype: torch.dtype) -> Tensor:
         """The weight as it is meant, [N, K]."""
-        out = torch.empty(self.values.shape, dtype=dtype, device=self.values.device)
-
-        def widen(rows: slice) -> None:
-            torch.mul(self.values[rows].float(), self.scale[rows, None], out=out[rows])
-
-        return by_slices(out, widen)
+        return scaled(self.values, self.scale, dtype)
 
 
 class Fp8Linear(nn.Module):

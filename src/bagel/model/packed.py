@@ -41,12 +41,7 @@ class Int8Weight(NamedTuple):
 
     def wide(self, dtype: torch.dtype) -> Tensor:
         """The weight as it is meant, [N, K]."""
-        out = torch.empty(self.values.shape, dtype=dtype, device=self.values.device)
-
-        def widen(rows: slice) -> None:
-            torch.mul(self.values[rows].float(), self.scale[rows, None], out=out[rows])
-
-        return by_slices(out, widen)
+        return scaled(self.values, self.scale, dtype)
 
 
 class Nf4Weight(NamedTuple):
@@ -104,6 +99,16 @@ def quantise_nf4(weight: Tensor) -> Nf4Weight:
 def multiplies_int8(device: torch.device) -> bool:
     """Whether the GPU has int8 matrix units that our kernel is written for (compute capability 8.0 and above)."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def scaled(values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """values [N, K] times scale float32 [N], in a wider dtype."""
+    out = torch.empty(values.shape, dtype=dtype, device=values.device)
+
+    def widen(rows: slice) -> None:
+        torch.mul(values[rows].float(), scale[rows, None], out=out[rows])
+
+    return by_slices(out, widen)
 
 
 @functools.lru_cache(maxsize=16)
