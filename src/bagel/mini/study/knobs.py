@@ -106,16 +106,22 @@ def strip(knob: str, columns: Sequence[tuple[Any, Sequence[Shown]]]) -> Image.Im
         for row, name in enumerate(rows):
             each, y = found[name], LINE + 6 + row * side
             if number == 0:
-                for line, text in enumerate(wrapped(_words(each), left - 2 * PAD)):
-                    pen.text((PAD, y + line * LINE), text, (90, 90, 90), font())
-                given = [part for part in each.exercise.sample.prompt if isinstance(part, world.Picture)]
-                for picture in given[:1]:
-                    page.paste(Image.fromarray(picture.pixels()).resize((64, 64)), (PAD, y + SIDE - 64))
+                _put_prompt(page, each, y, left - 2 * PAD)
             output = each.outputs[0]
             assert not isinstance(output, str)
             page.paste(Image.fromarray(output), (x, y))
             pen.rectangle((x - 2, y - 2, x + SIDE + 1, y + SIDE + 1), outline=INK[each.verdict.ok], width=2)
     return page
+
+
+def _put_prompt(page: Image.Image, shown: Shown, y: int, width: int) -> None:
+    """At the left of a row: the words, and the first given picture, small."""
+    pen = ImageDraw.Draw(page)
+    for line, text in enumerate(wrapped(_words(shown), width)):
+        pen.text((PAD, y + line * LINE), text, (90, 90, 90), font())
+    given = [part for part in shown.exercise.sample.prompt if isinstance(part, world.Picture)]
+    for picture in given[:1]:
+        page.paste(Image.fromarray(picture.pixels()).resize((64, 64)), (PAD, y + SIDE - 64))
 
 
 def _shown(category: str, shown: Sequence[Shown]) -> str:
