@@ -9,8 +9,9 @@ them: `{"image_list": ["0.png", "1.png"]}` beside `007.0.png` and `007.1.png`.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, groupby
+from operator import itemgetter
 from typing import Any
 
 from bagel.data.files import expand, open_binary, parent
@@ -99,20 +100,19 @@ def _row(data: bytes, start: int, members: list[Member]) -> Row:
 
 def _index(path: str) -> list[tuple[str, list[Member]]]:
     """Samples of a shard: key, members."""
-    samples: list[tuple[str, list[Member]]] = []
     try:
         with open_binary(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                folder, _, name = member.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                if not samples or samples[-1][0] != key:
-                    samples.append((key, []))
-                samples[-1][1].append((extension, member.offset_data, member.size))
+            return [(key, [own for _, own in run]) for key, run in groupby(_members(tar), key=itemgetter(0))]
+    except InputError:
+        raise
     except (tarfile.TarError, OSError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path} is no readable tar file ({error}); shards must not be compressed.") from None
-    return samples
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, Member]]:
+    """Each file with the key of its sample, which is its name up to the first dot."""
+    for member in tar:
+        if member.isfile():
+            folder, _, name = member.name.rpartition("/")
+            stem, _, extension = name.partition(".")
+            yield f"{folder}/{stem}" if folder else stem, (extension, member.offset_data, member.size)
