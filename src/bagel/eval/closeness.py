@@ -108,6 +108,13 @@ class Settings:
         if self.precision not in (None, "bf16", "fp16", "fp32"):
             raise InputError(f"exact pictures are drawn in bf16, fp16 or fp32, not in {self.precision!r}.")
 
+    def by_precision(self) -> dict[str | None, list[str]]:
+        """Names of modes by the precision that the weights are loaded in, the exact pictures first."""
+        found: dict[str | None, list[str]] = {self.precision: [EXACT]}
+        for name in self.modes:
+            found.setdefault(MODES[name].precision or self.precision, []).append(name)
+        return found
+
     def requests(self) -> list[Request]:
         if self.prompts:
             return [Request([prompt], seed) for seed, prompt in enumerate(self.prompts)]
@@ -138,10 +145,7 @@ def compare(
     exact_in = ""
     rows: list[dict[str, Any]] = []
     found: dict[str, Any] = {}
-    by_precision: dict[str | None, list[str]] = {settings.precision: [EXACT]}
-    for name in settings.modes:
-        by_precision.setdefault(MODES[name].precision or settings.precision, []).append(name)
-    for precision, names in by_precision.items():
+    for precision, names in settings.by_precision().items():
         say(f"{model}: loading {precision or 'whole'} weights")
         bagel = Bagel.load(model, device=device, precision=precision)
         exact_in = exact_in or precision or str(bagel.runtime.checkpoint.model.dtype).removeprefix("torch.")
