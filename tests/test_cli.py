@@ -124,6 +124,18 @@ BAD_KNOBS = [
 ]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan", "--batch"], ["plan", "--context"], ["plan", "--height"], ["plan", "--width"], ["plan", "--tensor"],
+        ["export", "run", "out", "--step"], ["data", "check", "data.yaml", "--rows"], ["eval", "world", "--limit"],
+    ],
+    ids=label,
+)  # fmt: skip
+def test_no_fraction_is_rounded(bagel_cli, desk, words):
+    refused(bagel_cli(*words, "1.5"), 2, words[-1])
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize(
     ("flags", "code", "says"), BAD_KNOBS, ids=lambda x: " ".join(x)[:30] if type(x) is list else ""

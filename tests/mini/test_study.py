@@ -54,6 +54,20 @@ def test_results_are_small_and_come_back(tmp_path: Path) -> None:
     assert results.read(tmp_path / "none.json") == {}
 
 
+def test_results_of_one_thing_are_not_added_to_those_of_another(tmp_path: Path) -> None:
+    path, of = tmp_path / "r.json", {"limit": 2, "kinds": ("a", "b")}
+    found = results.resumed(path, of, {"points": []})
+    found["points"].append(1)
+    results.write(path, found)
+    assert results.resumed(path, of, {"points": []})["points"] == [1]
+    assert found["limit"] == 2
+    with pytest.raises(InputError, match=r"another study \(by its limit\)"):
+        results.resumed(path, {**of, "limit": 4}, {"points": []})
+    results.write(path, {"points": [1]})  # from before this was kept
+    with pytest.raises(InputError, match="by its limit, kinds"):
+        results.resumed(path, of, {"points": []})
+
+
 def test_a_chart_is_well_formed_and_holds_every_point() -> None:
     text = chart("a < b", "x", "y", [Line("one & two", [0, 5, 10], [0.0, 1.0, 0.5]), Line("b", [3], [0.2])])
     root = ET.fromstring(text)

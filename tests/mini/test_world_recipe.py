@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,8 +13,9 @@ from PIL import Image
 from bagel import world
 from bagel.data import DataConfig, PackLoader
 from bagel.data.config import DatasetConfig
+from bagel.data.loader import open_datasets
 from bagel.data.recipes import Cook
-from bagel.data.recipes.world import WorldOptions, exercise, parts_of
+from bagel.data.recipes.world import KEPT, WorldOptions, exercise, exercise_of_row, parts_of
 from bagel.data.sample import Picture, Text, Use
 from bagel.errors import InputError
 from bagel.images import patchify
@@ -106,6 +108,36 @@ def test_what_was_said_in_a_talk_is_learnt_and_ends_there() -> None:
     assert learnt == [*said, sample.parts[-1].text]
     assert all(p.then is not None and p.then.value == "end" for p in parts if isinstance(p, Text) and p.loss)
     assert all(part in sample.prompt for part in sample.parts[:-1])
+
+
+def test_an_exercise_is_used_again_painted_once() -> None:
+    options = WorldOptions(tasks={"edit/add": 1, "think/steps": 1}, repeats=3, noises=2)
+    first, paint = exercise_of_row(options, 5)
+    again, paint_again = exercise_of_row(options, 5 + KEPT)
+    third, _ = exercise_of_row(options, 5 + 2 * KEPT)
+    assert first == again == third == exercise_of_row(WorldOptions(tasks=options.tasks), 5)[0]
+    assert exercise_of_row(options, 5 + 3 * KEPT)[0] != first
+    assert exercise_of_row(options, 5 + 3 * KEPT)[0] == exercise_of_row(WorldOptions(tasks=options.tasks), 5 + KEPT)[0]
+    shown = [part for part in first.parts if isinstance(part, world.Picture)]
+    for part, same in zip(shown, [p for p in again.parts if isinstance(p, world.Picture)], strict=True):
+        assert paint(part) is paint_again(same)
+        assert (np.asarray(paint(part)) == part.pixels()).all()
+
+
+def test_uses_of_an_exercise_differ_in_noise_alone() -> None:
+    own = {"name": "w", "recipe": "world", "options": {"tasks": {"edit/add": 1}, "repeats": 2}, "shuffle": False}
+    config = DataConfig.from_dict(
+        {
+            "datasets": [own], "expected_num_tokens": 400, "max_num_tokens": 1024, "max_num_tokens_per_sample": 1024,
+            "prefer_buffer_before": 300, "vae_dropout": 0.0, "vit_dropout": 0.0, "text_dropout": 0.0, "workers": 0,
+        }
+    )  # fmt: skip
+    (dataset,) = open_datasets(config, TOY, train_tokenizer(wording(10), 600))
+    one, two = (dataset.encoded(0, place) for place in (3, 3 + KEPT))
+    assert [piece.part.segment for piece in one.pieces] == [piece.part.segment for piece in two.pieces]
+    assert all((a == b).all() for a, b in zip(one.pictures, two.pictures, strict=True))
+    assert [piece.normal for piece in one.pieces] != [piece.normal for piece in two.pieces]
+    assert [piece.noise_seed for piece in one.pieces] != [piece.noise_seed for piece in two.pieces]
 
 
 def test_train_exercises_hold_no_heldout_combination() -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from bagel.data.loader import PackLoader
+from bagel.data.packing import TrainPack
 from bagel.errors import InputError
 from bagel.train import loop
 from bagel.train.config import TrainConfig
@@ -55,6 +59,22 @@ def test_tensorboard_is_written_by_default(tmp_path: Path, capsys: pytest.Captur
     said = capsys.readouterr().err
     assert "base weights" in said
     assert "Trained parameters" in said
+
+
+def test_a_wait_for_data_is_told_for_the_seconds_it_fell_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = PackLoader.__iter__
+
+    def late(self: PackLoader) -> Iterator[TrainPack]:
+        for number, pack in enumerate(given(self)):
+            time.sleep(0.6 * (number == 5))
+            yield pack
+
+    monkeypatch.setattr(PackLoader, "__iter__", late)
+    lines = (go(tmp_path, steps=8) / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [step for step in map(json.loads, lines) if "data_wait" in step]
+    waited = [step["data_wait"] * step["tokens"] / step["tokens_per_second"] for step in steps]
+    assert sum(seconds > 0.5 for seconds in waited) == 1
+    assert all(step["data_wait"] < 1 for step in steps)
 
 
 def test_a_start_that_fails_leaves_no_file_for_tensorboard(tmp_path: Path) -> None:

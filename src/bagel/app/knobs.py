@@ -32,7 +32,10 @@ def flags_of(cls: type[T], job: str, title: str) -> Any:
 
 def whole_number(type_: Any, tokens: Sequence[Token]) -> int:
     """cyclopts itself would round 1.5 to 2."""
-    return int(tokens[0].value)
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"{tokens[0].value!r} is no whole number.") from None
 
 
 def options_from(cls: type[T], flags: Any) -> T:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App
 
 from bagel.app.knobs import FLAT
-from bagel.app.words import Json, ModelName
+from bagel.app.words import Json, ModelName, Whole
 from bagel.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ class WorkFlags:
 
     job: Literal["draw", "edit", "chat"] = "draw"
     """What is to be done."""
-    height: int | None = None
+    height: Whole | None = None
     """Of the picture that is drawn."""
-    width: int | None = None
+    width: Whole | None = None
     """Of the picture that is drawn."""
-    batch: int = 1
+    batch: Whole = 1
     """Requests side by side."""
-    context: int = 64
+    context: Whole = 64
     """Tokens of text read before."""
 
     def demand(self, config: ModelConfig) -> Demand:
@@ -72,7 +72,7 @@ def plan(
     model: ModelName = "mini",
     place: Annotated[PlaceFlags, FLAT] | None = None,
     work: Annotated[WorkFlags, FLAT] | None = None,
-    tensor: int = 1,
+    tensor: Whole = 1,
     json: Json = False,
 ) -> None:
     """Say what lies where and what it will take, before anything is loaded: bagel plan -m DIR --card 16

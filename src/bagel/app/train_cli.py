@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from bagel.app.words import ModelName
+from bagel.app.words import ModelName, Whole
 
 
 def register(app: App) -> None:
@@ -42,7 +42,7 @@ def export(
     *,
     base: Path | None = None,
     ema: bool = True,
-    step: int | None = None,
+    step: Whole | None = None,
     dtype: str | None = None,
 ) -> None:
     """Write a whole official-layout folder: bagel export runs/mine models/mine
@@ -75,7 +75,7 @@ def check(
     config: Path,
     *overrides: str,
     model: ModelName = "mini",
-    rows: int | None = 200,
+    rows: Whole | None = 200,
     sheets: Path | None = None,
 ) -> None:
     """Check data sets against their schema and the model's limits: bagel data check data.yaml -m models/BAGEL-7B-MoT

@@ -175,7 +175,7 @@ def _settle(worker: int) -> None:
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
     library: Any = ctypes.CDLL(None) if os.name == "posix" else None
-    if hasattr(library, "mallopt"):  # glibc: a block of its own for nothing, and 1 GiB of heap is not given back
+    if hasattr(library, "mallopt"):  # glibc: nothing gets a mapping of its own, and up to 1 GiB that is free stays
         library.mallopt(_M_MMAP_MAX, 0)
         library.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from bagel import world
 from bagel.errors import InputError
 from bagel.eval.exercises import Plan
 from bagel.options import ImageOptions, TextOptions
@@ -32,7 +33,8 @@ class Exam:
         """Plain values. How many exercises there are is left out, as they may grow from run to run."""
         plan = {key: value for key, value in asdict(self.plan).items() if key != "count"}
         image, text = _given(self.image), _given(self.text)
-        data = {"model": self.name, "oracle": self.oracle, "plan": plan, "image": image, "text": text}
+        data = {"model": self.name, "oracle": self.oracle, "world": world.VERSION, "plan": plan, "image": image,
+                "text": text}  # fmt: skip
         return dict(json.loads(json.dumps(data)))
 
 

@@ -7,11 +7,12 @@ makes of them from the output alone (it alone loads SciPy); `contact_sheet` show
 from .sample import Picture, Said, Sample, TargetAnswer, TargetPicture, Text, Thought
 from .sheet import contact_sheet
 from .splits import heldout
-from .stream import WEIGHTS, make, sample, samples
+from .stream import VERSION, WEIGHTS, make, sample, samples
 from .tasks import TASKS
 
 __all__ = [
     "TASKS",
+    "VERSION",
     "WEIGHTS",
     "Picture",
     "Said",

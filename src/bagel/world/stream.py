@@ -16,6 +16,8 @@ from .wording.reading import named
 
 Split = Literal["train", "heldout"]
 
+VERSION = 2
+"""Of the exercises: raised whenever the same numbers give others, so that runs judged on either are not mixed."""
 # How often a task is drawn in a mixed stream.
 WEIGHTS: dict[str, float] = {
     "draw": 6, "ask": 5, "edit": 5, "reason": 5, "frames": 3, "navigate": 3, "turn": 2, "think": 3,

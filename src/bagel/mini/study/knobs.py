@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -53,15 +54,14 @@ def knobs(trained: Path, out: Path, limit: int, minutes: float, only: tuple[str,
     """`limit` exercises of each category for each value that knobs.json in `out` does not hold yet; a knob's pictures
     are written when all its values are there. No value is begun after `minutes`. only: these knobs.
 
-    Raises InputError for a knob that is not swept."""
+    Raises InputError for a knob that is not swept, and where the file is of another model."""
     for name in only:
         if name not in SWEEPS:
             raise InputError(f"the knob {name!r} is not swept; use {', '.join(SWEEPS)}.")
     end = time.monotonic() + 60 * minutes if minutes else math.inf
     bagel = load(trained)
-    found = results.read(out / FILE) or {
-        "made_with": results.made_with(), "limit": limit, "presets": _presets(bagel), "sweeps": {}
-    }  # fmt: skip
+    of = {"model": _digest(bagel), "limit": limit, "presets": _presets(bagel), "world": world.VERSION}
+    found = results.resumed(out / FILE, of, {"sweeps": {}})
     for knob in only or tuple(SWEEPS):
         if len(found["sweeps"].get(knob, {}).get("points", [])) == len(SWEEPS[knob].values):
             continue
@@ -75,6 +75,12 @@ def knobs(trained: Path, out: Path, limit: int, minutes: float, only: tuple[str,
         results.write(out / FILE, found)
         strip(knob, [(value, shown) for value, (shown, _) in columns]).save(out / f"knob-{knob}.png")
         print(f"{knob}: {[(point['value'], point['results']['all']) for point in points]}", flush=True)
+
+
+def _digest(bagel: Bagel) -> str:
+    """Of a piece of the weights, which training moves."""
+    piece = next(bagel.runtime.checkpoint.model.parameters()).detach().flatten()[:65536]
+    return hashlib.blake2b(piece.float().cpu().numpy().tobytes(), digest_size=8).hexdigest()
 
 
 def _presets(bagel: Bagel) -> dict[str, Any]:

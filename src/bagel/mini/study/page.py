@@ -33,7 +33,13 @@ def page(docs: Path) -> Path:
     folder = docs / "study"
     if not folder.is_dir():
         raise InputError(f"there is no {folder}; the other commands of the study put their files there.")
-    sections = [HEAD, *_losses(folder), *_checkpoints(folder), *_seeing(folder), *_knobs(folder)]
+    parts = {"MoT against MoE and dense": _losses, "what is learnt when": _checkpoints,
+             "how given pictures are read": _seeing, "the knobs of drawing": _knobs}  # fmt: skip
+    made = {title: list(part(folder)) for title, part in parts.items()}
+    missing = [title for title, sections in made.items() if not sections]
+    sections = [HEAD, *(section for own in made.values() for section in own)]
+    if missing:
+        sections.append(f"Not made yet: {'; '.join(missing)}.\n")
     path = docs / "study.md"
     path.write_text("\n".join(sections), encoding="utf-8")
     return path

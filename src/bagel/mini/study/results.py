@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bagel.errors import InputError
 from bagel.version import __version__
 
 TASKS = ("ask", "draw", "edit", "reason", "frames", "navigate", "turn", "think")
@@ -19,6 +20,19 @@ Result = dict[str, Any]
 def read(path: Path) -> Result:
     """What the file holds; empty without one."""
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def resumed(path: Path, of: Mapping[str, Any], empty: Mapping[str, Any]) -> Result:
+    """What the file holds, to be added to, or its beginning. of: what all its results have in common. Raises InputError
+    where the file's are of something else."""
+    found, of = read(path), json.loads(json.dumps(of))
+    if not found:
+        return {"made_with": made_with(), "of": of, **of, **empty}
+    before = found.get("of", {})
+    if before != of:
+        changed = ", ".join(key for key in of if before.get(key) != of[key])
+        raise InputError(f"{path} holds results of another study (by its {changed}); give another folder, or move it.")
+    return found
 
 
 def write(path: Path, result: Mapping[str, Any]) -> None:

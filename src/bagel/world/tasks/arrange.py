@@ -121,10 +121,8 @@ def balance(kit: Kit) -> Draft | None:
     if scene is None or after is None:
         return None
     words = kit.words
-    kinds = words.many(a[0]), words.many(b[0])
-    text = words.say("balance", things=words.many(*a), a=kinds[0], b=kinds[1])
-    why = words.say("balance-why", m=words.number(m), n=words.number(n), a=kinds[0], b=kinds[1],
-                    more=words.number(n - m))  # fmt: skip
+    text = words.say("balance", things=words.many(*a), a=words.many(a[0]), b=words.many(b[0]))
+    why = words.say("balance-why", a=words.some(m, a[0]), b=words.some(n, b[0]), more=words.number(n - m))
     goal = scene_goal(after, {m + n + i: {"r": None, "box": None} for i in range(n - m)})
     return reasoned(scene, text, why, after, {("look", *a), ("edit", "balance", m, a[0], n, b[0])}, goal)
 

@@ -632,7 +632,7 @@ TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("用{things}把{a}和{b}的数量补平!", "{a}比{b}少,请多画些{things}。", "补上{things},直到{a}和{b}数量相等!"),
     ),
-    "balance-why": (("有{m}个{a}和{n}个{b}。需要加{more}个。",), ()),
+    "balance-why": (("有{a}和{b}。需要加{more}个。",), ()),
     "frames": (
         (
             "[这是|下面是]影片的{n}。",

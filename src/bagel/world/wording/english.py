@@ -675,7 +675,7 @@ TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "{a} and {b} should be even: [draw|add] more {things}.",
         ),
     ),
-    "balance-why": (("There are {m} {a} and {n} {b}. {more} must be added.",), ()),
+    "balance-why": (("I count {a} and {b}. {more} must be added.",), ()),
     "frames": (
         (
             "[These are|Here are|You see] {n} of a film.",
