@@ -205,7 +205,6 @@ def _decoding() -> tuple[Callable[[int], Tensor], Callable[[int], Tensor], Tenso
     cos, sin = Rotary(HEAD, LLM.rope_theta)(torch.tensor([CONTEXT], device=CUDA))
     halves = [angle[:, 0, : HEAD // 2].contiguous() for angle in (cos, sin)]
     count, norms = length + 1, triton_token.Norms(*weights, 1e-6)
-    scratch: dict[int, Any] = {}
 
     def apart(layer: int) -> Tensor:
         q, k = kernels.norm_and_rotate(product, weights, (HEADS, KV), cos, sin, 1e-6)
@@ -213,13 +212,13 @@ def _decoding() -> tuple[Callable[[int], Tensor], Callable[[int], Tensor], Tenso
         return triton_decode.attend(q, KV, address, count, capacity, layer)
 
     def at_once(layer: int) -> Tensor:
-        parts = triton_token.parts_of(KV)
-        if parts not in scratch:  # in the calls that warm up
-            scratch[parts] = triton_token.TokenScratch(1, HEADS, KV, HEAD, CUDA)
         places = triton_token.Places(address, length, capacity)
-        return triton_token.attend(product, norms, halves[0], halves[1], places, layer, scratch[parts])
+        return triton_token.attend(product, norms, halves[0], halves[1], places, layer, HEADS)
 
     return apart, at_once, store, 2.0 * CONTEXT * KV * HEAD * 2
+
+
+_TOKEN_SHAPES = [(64, 4, 3), (32, 4, 4), (32, 2, 4), (128, 8, 2), (64, 8, 2), (64, 2, 3)]
 
 
 def token(board: Board) -> None:
@@ -227,14 +226,16 @@ def token(board: Board) -> None:
 
     apart, at_once, store, read = _decoding()
     board.time("norms, rotation, writing, attention and join apart", [_call(apart, n) for n in range(len(store))], read)
-    before = triton_token.PROGRAMS
-    for programs in (64, 132, 264):
-        triton_token.PROGRAMS = programs
-        for on in (False, True):
-            with early(on):
-                what = f"at once, {triton_token.parts_of(KV)} parts{', early' if on else ''}"
-                board.time(what, [_call(at_once, n) for n in range(len(store))], read)
-    triton_token.PROGRAMS = before
+    before, calls = (triton_token.PROGRAMS, triton_token.SHAPE), [_call(at_once, n) for n in range(len(store))]
+    shapes = [triton_token.Shape(*numbers) for numbers in _TOKEN_SHAPES]
+    for programs, shape, on in itertools.product((132, 264), shapes, (False, True)):
+        if on and shape != before[1]:
+            continue
+        triton_token.PROGRAMS, triton_token.SHAPE = programs, shape
+        with early(on):
+            what = f"two kernels, {programs} programs, {tuple(shape)}{', early' if on else ''}"
+            board.time(what, calls, read)
+    triton_token.PROGRAMS, triton_token.SHAPE = before
 
 
 def layer(board: Board) -> None:
@@ -251,7 +252,7 @@ def layer(board: Board) -> None:
         return kernels.mlp(y, norm, gate_up, down)
 
     for what, between, on in (
-        ("8 kernels", apart, False), ("5 kernels", at_once, False), ("5 kernels, early", at_once, True),
+        ("8 kernels", apart, False), ("6 kernels", at_once, False), ("6 kernels, early", at_once, True),
     ):  # fmt: skip
         with early(on):
             taken = board.time(what, [_call(one, between, n) for n in range(len(store))], bytes_each)

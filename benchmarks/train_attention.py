@@ -163,7 +163,7 @@ def kernel_ms(kernel: str, backward: Callable[[], object]) -> float | None:
             backward()
     except OutOfResources:
         return None
-    return next(found.ms for found in profiled(backward, GPU, 10)[1] if kernel in found.name)
+    return next(found.ms for found in profiled(backward, GPU, 10).kernels if kernel in found.name)
 
 
 if __name__ == "__main__":

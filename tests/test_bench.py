@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from bagel.bench.__main__ import file_name, main
+from bagel.bench.account import INFERENCE, covered, kind_of
 from bagel.bench.ceilings import Ceilings
 from bagel.bench.jobs import JOBS, NAMES, chosen
 from bagel.bench.meter import Meter, Pass
-from bagel.bench.run import Settings
+from bagel.bench.run import ACCOUNT_TIMESTEPS, Settings
 from bagel.bench.subject import Source
 from bagel.errors import InputError
 from bagel.infer.context import Context
@@ -73,7 +74,8 @@ def test_the_floor_of_a_pass_is_its_slower_part():
 
 def test_the_command(tmp_path, capsys):
     jobs = "draw,first-token,next-token,draw-4,draw-fp8-forecast5"
-    assert main(["--random", "tiny", "--timesteps", "8", "--repeat", "1", "--jobs", jobs, "-o", str(tmp_path)]) == 0
+    few = ["--random", "tiny", "--timesteps", "8", "--repeat", "1"]
+    assert main([*few, "--jobs", jobs, "--account", "draw", "-o", str(tmp_path)]) == 0
     (path,) = tmp_path.iterdir()
     results = json.loads(path.read_text())
     assert path.name == file_name(results)
@@ -86,9 +88,49 @@ def test_the_command(tmp_path, capsys):
     for row in rows.values():
         assert 0 < row["floor_seconds"] < row["seconds"]
         assert row["of_ceiling"] == pytest.approx(row["floor_seconds"] / row["seconds"], rel=1e-3)
+    found = rows["draw"]["account"]
+    assert [name for name, row in rows.items() if "account" in row] == ["draw"]
+    assert found["updates"] == ACCOUNT_TIMESTEPS - 1
+    assert {"products", "attention", "autoencoder"} < set(found["kinds_ms"])
+    assert sum(found["kinds_ms"].values()) < found["ms"] * 2
     shown = capsys.readouterr().out
     assert all(job in shown for job in rows)
+    assert "5 updates): attention" in shown
     assert "ceilings: copy" in shown
+
+
+def test_velocities(capsys):
+    """On the CPU the fast path is the plain one in float32, and fp8 is not; the rows are told."""
+    assert main(["--random", "tiny", "--jobs", "velocity"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("fast 0.00e+00, plain 0.00e+00") == 4
+    errors = [float(line.rpartition("fp8 ")[2]) for line in shown.splitlines() if "fp8 " in line and "plain" in line]
+    assert len(errors) >= 4
+    assert all(1e-4 < error < 5e-2 for error in errors[-4:])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("_gemv", "products"),
+        ("nvjet_sm90_tst_320x128_64x3_1x2_h_bz_coopB_TNT", "products"),
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16", "attention"),
+        ("_attend_token", "attention"),
+        ("_swiglu_row", "SwiGLU"),
+        ("_quantise_row", "quantising and widening"),
+        ("sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc_nhwc", "autoencoder"),
+        ("_apply", "autoencoder"),
+        ("Memcpy DtoD (Device -> Device)", "copies"),
+        ("_rms_norm", "norms, rotation and the rest"),
+    ],
+)
+def test_kinds_of_kernels(kernel, kind):
+    assert kind_of(kernel, INFERENCE) == kind
+
+
+def test_time_in_which_anything_runs():
+    assert covered([(0, 2), (1, 3), (5, 6), (5.5, 5.7)]) == 4
+    assert covered([]) == 0
 
 
 @pytest.mark.slow

@@ -14,8 +14,12 @@ from bagel.infer.conversation import Runtime
 from bagel.infer.demand import demand_of
 from bagel.infer.engine import Engine
 from bagel.infer.scheduler import Cancelled, Failed, Scheduler
+from bagel.memory.cards import Card
+from bagel.memory.plan import Ask, choose
 from bagel.memory.recover import is_out_of_memory, relieved
-from bagel.memory.sizes import GIB, Demand, needed, phases
+from bagel.memory.room import Room
+from bagel.memory.sizes import GIB, VISITS, Demand, needed, phases
+from bagel.model.published import SEVEN_B
 from bagel.options import ImageOptions, TextOptions, settle
 from conftest import CHECKPOINT, error
 
@@ -49,6 +53,22 @@ def test_a_request_that_does_not_fit_is_refused_before_it_starts(own):
         own.chat("word " * 20_000, max_tokens=4)
     assert own.runtime.engine.passes == passes
     assert own.draw("a cube", **SMALL).image
+
+
+@pytest.mark.parametrize("card", ["8", "12", "16", "24", "32"])
+@pytest.mark.parametrize("job", ["draw", "edit", "chat"])
+@pytest.mark.parametrize("precision", ["bf16", "nf4"])
+def test_what_was_planned_for_has_room(card, job, precision):
+    """Parts that visit the card are counted where they are there, in the plan and when the request comes."""
+    demand = Demand.of(SEVEN_B, job)
+    made = choose(SEVEN_B, Card.imagined(card), demand, Ask(precision, "auto"))
+    visitors = {part: made.weights.parts[part] for part in VISITS if part in made.setup.offload}
+    room = Room(SEVEN_B, torch.bfloat16, widened=made.card.widens(made.setup.packed), tile=made.setup.tile)
+    room.free, room.visitors = (lambda: made.card.free - made.resident), visitors
+    room.check(demand)
+    room.free = lambda: made.work  # without the headroom
+    with pytest.raises(MemoryPlanError):
+        room.check(demand)
 
 
 def ended_of(scheduler: Scheduler) -> tuple[dict[int, Finished | Failed], int]:

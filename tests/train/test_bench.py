@@ -6,11 +6,12 @@ import json
 
 import pytest
 
+from bagel.bench.account import kind_of
 from bagel.errors import DeviceError, InputError
 from bagel.train.bench import BenchOptions, bench
 from bagel.train.bench.__main__ import main
 from bagel.train.bench.shapes import Mix, make_pack, model_config
-from bagel.train.bench.where import kind_of
+from bagel.train.bench.where import KINDS
 from bagel.train.log import flops
 
 
@@ -64,7 +65,7 @@ def test_smoke_of_lora():
     ],
 )
 def test_kinds_of_kernels(kernel, kind):
-    assert kind_of(kernel) == kind
+    assert kind_of(kernel, KINDS) == kind
 
 
 def test_wrong_options(monkeypatch):

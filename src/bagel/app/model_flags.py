@@ -34,6 +34,9 @@ class ModelFlags:
     offload: str | None = None
     """Parts kept on the host: some of und,gen,vit,vae,embed,head, or auto, as few as need be."""
 
+    compile: bool = True
+    """On a GPU, kernels made for it and captured graphs; without, PyTorch's operations one by one: slower, for
+    comparing and for tracking down an error."""
     lora: str | None = None
     """Adapter folders with commas, merged into the weights; FOLDER=0.8 gives one a weight."""
 
@@ -66,6 +69,7 @@ class ModelFlags:
             "precision": self.precision,
             "offload": self.offload,
             "parallel": parallel,
+            "compile": self.compile,
             "lora": adapters(self.lora) if self.lora else None,
         }
 

@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--repeat", type=int, default=3, help="timed runs of each job")
     made.add_argument("--write", type=Path, help="write the random weights here, and load them as a user's")
     made.add_argument("--plain", action="store_true", help="without the kernels and graphs made for a GPU")
+    made.add_argument("--account", help="of these jobs, with commas, also where the time goes, by kinds of kernels")
     made.add_argument("-o", "--out", type=Path, help="JSON file, or a folder to put one into")
     made.add_argument("--device", default="auto")
     made.add_argument(start.FLAG, action="store_true", help=argparse.SUPPRESS)
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.only_first_picture:
             print(json.dumps(start.first_picture(source, given.timesteps)))
             return 0
-        measure_all(source, Settings(tuple(chosen(given.jobs)), given.timesteps, given.repeat), given.out)
+        account = tuple(chosen(given.account)) if given.account else ()
+        measure_all(source, Settings(tuple(chosen(given.jobs)), given.timesteps, given.repeat, account), given.out)
     except BagelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -136,9 +136,9 @@ def _attention(config: LLMConfig, rows: int, device: torch.device, dtype: torch.
     return 4.0 * rows * (rows + PREFIX) * heads * config.head_dim / seconds(lambda: attend(q, k, v), device)
 
 
-def seconds(call: Callable[[], object], device: torch.device, times: int = 10) -> float:
-    """Median time of a call, after three warm-up calls."""
-    for _ in range(3):
+def seconds(call: Callable[[], object], device: torch.device, times: int = 10, warm: int = 3) -> float:
+    """Median time of a call, after `warm` calls."""
+    for _ in range(warm):
         call()
     if device.type != "cuda":
         taken = []

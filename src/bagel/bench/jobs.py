@@ -127,8 +127,8 @@ def _in(precision: str, end: str) -> list[Job]:
     ]
 
 
-LOAD, START = "load", "first-picture"
-"""Not in `JOBS`: they are measured before them."""
+LOAD, START, VELOCITY = "load", "first-picture", "velocity"
+"""Not in `JOBS`: they are measured before them, the last one behind them."""
 JOBS = {
     job.name: job
     for job in (
@@ -142,7 +142,7 @@ JOBS = {
         Job("draw-fp8-forecast5", FP8, "draw, step cache forecast5", _draw(step_cache="forecast5")),
     )
 }
-NAMES = (LOAD, START, *JOBS)
+NAMES = (LOAD, START, *JOBS, VELOCITY)
 
 
 def chosen(words: str | None) -> list[str]:

@@ -8,15 +8,16 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from bagel.bench import ceilings as tops
-from bagel.bench import start
-from bagel.bench.ceilings import FP8, PLAIN, Ceilings
-from bagel.bench.jobs import JOBS, LOAD, START, Job, Sizes
+from bagel.bench import exactness, start
+from bagel.bench.account import INFERENCE, profiled
+from bagel.bench.ceilings import FP8, PLAIN, Ceilings, seconds
+from bagel.bench.jobs import JOBS, LOAD, START, VELOCITY, Job, Sizes
 from bagel.bench.meter import CountedEngine, Work
 from bagel.bench.subject import Source, wait
 from bagel.devices import pick_dtype
@@ -30,11 +31,13 @@ Results = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """names: of the jobs, in order; repeat: timed runs of each, after one that warms up."""
+    """names: of the jobs, in order; repeat: timed runs of each, after one that warms up; account: of
+    these, too, where the time goes: they run a few times more, with few timesteps, once under the profiler."""
 
     names: tuple[str, ...]
     timesteps: int = 50
     repeat: int = 3
+    account: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.timesteps < 4 or self.repeat < 1:
@@ -79,6 +82,12 @@ def bench(
             say(job.name)
             rows.append(measured(job, bagel, source, settings, found))
             keep(results)
+    if VELOCITY in settings.names:
+        say(VELOCITY)
+        bagel = None
+        _forget(source.device)
+        rows.append({"job": VELOCITY, **exactness.measure(source)})
+        keep(results)
     return results
 
 
@@ -94,22 +103,49 @@ def measured(job: Job, bagel: Bagel, source: Source, settings: Settings, ceiling
     except torch.cuda.OutOfMemoryError:
         _forget(source.device)
         return {**row, "note": "out of memory"}
-    seconds = statistics.median(one.seconds for one in taken)
+    typical = statistics.median(one.seconds for one in taken)
     last = taken[-1]
     row |= {
-        "seconds": _digits(seconds),
+        "seconds": _digits(typical),
         "all_seconds": [_digits(one.seconds) for one in taken],
         "model_calls": round(last.calls, 3),
         "tflop": _digits(last.work.flop / 1e12),
-        "tflops": _digits(last.work.flop / seconds / 1e12),
+        "tflops": _digits(last.work.flop / typical / 1e12),
         "floor_seconds": _digits(last.work.floor),
-        "of_ceiling": _digits(last.work.floor / seconds),
+        "of_ceiling": _digits(last.work.floor / typical),
     }
     if source.device.type == "cuda":
         row["peak_gib"] = round(torch.cuda.max_memory_allocated(source.device) / 2**30, 2)
     if job.without is None:
         row["phases"] = {phase: round(value, 4) for phase, value in last.result.stats.seconds.items()}
+    if job.name in settings.account:
+        row["account"] = _account(job, bagel, sizes, source)
     return row
+
+
+ACCOUNT_TIMESTEPS = 6
+"""Of a picture under the profiler, whose record of a whole drawing would be long: updates like those of any other."""
+
+
+def _account(job: Job, bagel: Bagel, sizes: Sizes, source: Source) -> Results:
+    """Milliseconds by kind of work and of the longest kernels, of the whole job with few updates; `gaps`: of the same
+    without the profiler, in which no kernel runs."""
+    few = replace(sizes, timesteps=min(sizes.timesteps, ACCOUNT_TIMESTEPS))
+
+    def run() -> Result:
+        return job.run(bagel, few)
+
+    stats = run().stats
+    whole = 1000 * seconds(run, source.device, 3, warm=0)
+    found = profiled(run, source.device, 1, INFERENCE)
+    return {
+        "ms": _digits(whole),
+        "updates": stats.updates,
+        "tokens": stats.tokens,
+        "gaps_ms": _digits(max(0.0, whole - found.busy)),
+        "kinds_ms": {kind: _digits(took) for kind, took in found.kinds.items()},
+        "kernels": [kernel._asdict() for kernel in found.kernels],
+    }
 
 
 @dataclass(frozen=True)

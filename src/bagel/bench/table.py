@@ -33,6 +33,9 @@ def lines(results: Mapping[str, Any]) -> list[str]:
 def _row(row: Mapping[str, Any]) -> list[str]:
     if "note" in row:
         return [_line(row["job"], row["note"])]
+    if "errors" in row:
+        head = f"{row['job']}: relative error of one update against float32"
+        return [head, *(_errors(name, of) for name, of in row["errors"].items())]
     if "of_ceiling" not in row:
         found = [_line(row["job"], f"{row['seconds']:.3f}")]
         if "very_first_seconds" in row:
@@ -41,7 +44,7 @@ def _row(row: Mapping[str, Any]) -> list[str]:
         return found
     peak = f"{row['peak_gib']:.2f}" if "peak_gib" in row else "-"
     digits = 3 if row["seconds"] >= 0.1 else 5
-    return [
+    found = [
         _line(
             row["job"],
             f"{row['seconds']:.{digits}f}",
@@ -52,6 +55,18 @@ def _row(row: Mapping[str, Any]) -> list[str]:
             peak,
         )
     ]
+    return [*found, *_account(row["account"])] if "account" in row else found
+
+
+def _errors(name: str, of: Mapping[str, float]) -> str:
+    return f"    {name:<26}" + ", ".join(f"{path} {error:.2e}" for path, error in of.items())
+
+
+def _account(found: Mapping[str, Any]) -> list[str]:
+    """Where the time goes, in milliseconds of the job with few updates."""
+    kinds = ", ".join(f"{kind} {took:.4g}" for kind, took in found["kinds_ms"].items())
+    made = f"{found['updates']} updates" if found["updates"] else f"{found['tokens']} tokens"
+    return [f"    of {found['ms']:.4g} ms ({made}): {kinds}; no kernel {found['gaps_ms']:.4g}"]
 
 
 def _line(first: str, *cells: str) -> str:

@@ -38,6 +38,7 @@ from bagel.infer.result import ImageDone, Stats, TextDone
 from bagel.infer.text import Begun, Sampler, text_of, write
 from bagel.memory.cards import free_bytes
 from bagel.memory.room import Room
+from bagel.model.kernels import forms
 from bagel.options import ImageOptions, TextOptions, need
 from bagel.pack import LatentPart, PackRules, TextPart, VitPart
 from bagel.tokens import THINK_PROMPT
@@ -104,7 +105,8 @@ class Runtime:
         always reads the same (upstream samples)."""
         config, vae = self.checkpoint.config, self.checkpoint.vae
         pixels = self._pixels(image)
-        latent = vae.encode(pixels[None])[0]
+        with forms(self.engine.fast):
+            latent = vae.encode(pixels[None])[0]
         side = config.latent_patch_size
         return LatentPart(patchify(latent, side), (latent.shape[1] // side, latent.shape[2] // side))
 
@@ -118,7 +120,8 @@ class Runtime:
     def decode(self, latent: Tensor, grid: tuple[int, int]) -> Image.Image:
         """Latent tokens [tokens, 64] of an h x w grid -> the picture."""
         cells = unpatchify(latent, grid, self.checkpoint.config.latent_patch_size)
-        return to_image(self.checkpoint.vae.decode(cells[None].to(self.checkpoint.model.device))[0])
+        with forms(self.engine.fast):
+            return to_image(self.checkpoint.vae.decode(cells[None].to(self.checkpoint.model.device))[0])
 
 
 class Conversation:
@@ -237,19 +240,25 @@ class Conversation:
         sampler = Sampler(need(options.do_sample), need(options.temperature), seed, checkpoint.model.device)
         begun, self._begun = self._begun or (self.cond.fork(), None), None
         with stats.phase("think" if thought else "write"):
-            ids = yield from write(checkpoint.model, checkpoint.tokenizer, begun, sampler, max_tokens, thought)
+            ids = yield from write(self.runtime.engine, checkpoint.tokenizer, begun, sampler, max_tokens, thought)
         stats.tokens += len(ids)
         return TextDone(text_of(checkpoint.tokenizer, ids), ids, thought)
 
     def draw(self, options: ImageOptions, seed: int, stats: Stats) -> Job:
         """Draws a picture from here; the contexts stay as they are. Returns an ImageDone."""
-        model = self.runtime.checkpoint.model
         grid, noise = self._start(options, seed)
         contexts = {COND: self.cond.fork(), NO_TEXT: self.no_text.fork(), NO_IMAGE: self.no_image.fork()}
         times = schedule(need(options.num_timesteps), need(options.timestep_shift))
         with stats.phase("draw"):
             latent, calls = yield from denoise(
-                model, contexts, noise, grid, times, guidance_of(options), options.step_cache, need(options.solver)
+                self.runtime.engine,
+                contexts,
+                noise,
+                grid,
+                times,
+                guidance_of(options),
+                options.step_cache,
+                need(options.solver),
             )
         stats.updates += len(times) - 1
         stats.model_calls += calls

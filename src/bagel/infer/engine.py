@@ -25,7 +25,7 @@ from bagel.infer.token_step import MOST_CONTEXTS, Draw, TokenStep, Wish
 from bagel.model.bagel import BagelModel
 from bagel.model.decoder import Read as Rows
 from bagel.model.decoder import one_by_one
-from bagel.model.kernels import has_triton
+from bagel.model.kernels import forms, has_triton
 from bagel.pack import LatentPart, Pack, PackRules, Part, TextPart, pack
 
 
@@ -82,8 +82,8 @@ result."""
 @dataclass
 class Engine:
     """Runs reads through the model, at most `max_tokens` new tokens in a pass (a longer read goes alone).
-    fast: on a GPU, attention in kernels made for it and the writing of text as a captured graph; the plain
-    path is the reference. ahead: while text is written, the next token is begun before the last one is read."""
+    fast: on a GPU, kernels made for it and captured graphs; the plain path, PyTorch's operations one by one, is the
+    reference. ahead: while text is written, the next token is begun before the last one is read."""
 
     model: BagelModel
     rules: PackRules
@@ -125,6 +125,10 @@ class Engine:
             yield batch
 
     def _pass(self, reads: Sequence[Read]) -> list[Seen]:
+        with forms(self.fast):
+            return self._pass_of(reads)
+
+    def _pass_of(self, reads: Sequence[Read]) -> list[Seen]:
         self.passes += 1
         if self._writes_only(reads):
             return self._write_step(reads)
@@ -161,6 +165,16 @@ class Engine:
         if self._token_step is None or read.choice is None or not isinstance(read.part, TextPart):
             return None
         return self._token_step.held(read.context, read.part.ids[0])
+
+    def logits(self, last: Tensor) -> Tensor:
+        """Of residual streams [., D] behind the last layer -> [., V]."""
+        with forms(self.fast):
+            return self.model.logits(last)
+
+    def velocity(self, latents: Tensor) -> Tensor:
+        """Of residual streams [., D] behind the last layer -> float32 [., Z]."""
+        with forms(self.fast):
+            return self.model.velocity(latents)
 
     def _seen(self, reads: Sequence[Read], windows: Sequence[Window], und: Tensor, gen: Tensor) -> list[Seen]:
         """Of tokens being written the logits too, for all of them in one product. und: [reads, D]."""

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from bagel.devices import generator_for
 from bagel.infer.context import Context
-from bagel.infer.engine import Job, Read, Seen
+from bagel.infer.engine import Engine, Job, Read, Seen
 from bagel.infer.reuse import reuse_for
 from bagel.infer.solver import SOLVERS
-from bagel.model.bagel import BagelModel
 from bagel.pack import LatentPart
 
 COND, NO_TEXT, NO_IMAGE = "cond", "no_text", "no_image"
@@ -84,7 +83,7 @@ class ImageStep:
 
 
 def denoise(
-    model: BagelModel,
+    engine: Engine,
     contexts: Mapping[str, Context],
     noise: Tensor,
     grid: tuple[int, int],
@@ -99,8 +98,8 @@ def denoise(
     COND has.
     """
     same_as = {name: _first_equal(name, contexts) for name in contexts}
-    reuse, follow = reuse_for(step_cache, same_as, model.velocity), SOLVERS[solver](guidance.combine)
-    x, calls = noise.to(model.device), 0
+    reuse, follow = reuse_for(step_cache, same_as, engine.velocity), SOLVERS[solver](guidance.combine)
+    x, calls = noise.to(engine.model.device), 0
     steps = list(pairwise(times.tolist()))
     for update, (t, t_next) in enumerate(steps):
         names = guidance.branches(t)

@@ -140,5 +140,5 @@ def next_kind(conversation: Conversation) -> str:
         return "text"
     tokenizer = checkpoint.tokenizer
     kinds = {tokenizer.start_of_image: "image", tokenizer.bos: "text", tokenizer.eos: "end"}
-    scores = checkpoint.model.logits(conversation.last)[0, list(kinds)]
+    scores = conversation.runtime.engine.logits(conversation.last)[0, list(kinds)]
     return list(kinds.values())[int(scores.argmax())]

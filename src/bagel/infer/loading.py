@@ -20,7 +20,7 @@ from bagel.memory.cards import Card
 from bagel.memory.place import arrange, placer, split_placer, spread
 from bagel.memory.plan import FEWEST_SLOTS, Ask, Plan, Setup, choose, parts_of
 from bagel.memory.plan_split import check_split
-from bagel.memory.sizes import Demand
+from bagel.memory.sizes import VISITS, Demand
 from bagel.model.config import ModelConfig
 from bagel.model.quantise import is_quantised, quantised, replace_module
 from bagel.options import PRESETS
@@ -41,6 +41,7 @@ class Wanted:
     offload: str | Sequence[str] | None = None
     lora: Lora | None = None
     parallel: str | None = None
+    compile: bool = True
 
 
 def load_runtime(folder: Path, wanted: Wanted, report: checkpoints.Report | None = None) -> Runtime:
@@ -53,6 +54,7 @@ def load_runtime(folder: Path, wanted: Wanted, report: checkpoints.Report | None
         where = split_placer(read_config(folder).llm.num_hidden_layers, devices)
     checkpoint = read_weights(folder, wanted, setup, devices[0], where, report)
     runtime = Runtime.of(checkpoint)
+    runtime.engine.fast = wanted.compile
     if len(devices) > 1:
         spread(checkpoint, devices)
     else:
@@ -187,10 +189,9 @@ def measure_room(runtime: Runtime, setup: Setup) -> None:
     device = runtime.checkpoint.model.device
     runtime.room.widened = device.type == "cuda" and Card.of(device).widens(setup.packed)
     model, vae = runtime.checkpoint.model, runtime.checkpoint.vae
-    visitors = {"vit": model.vit, "vae": vae, "head": model.lm_head}
-    sizes = [
-        sum(value.numel() * value.element_size() for value in module.parameters())
-        for part, module in visitors.items()
+    modules = {"vit": (model.vit, model.connector), "vae": (vae,), "head": (model.lm_head,)}
+    runtime.room.visitors = {
+        part: sum(value.numel() * value.element_size() for module in modules[part] for value in module.parameters())
+        for part in VISITS
         if part in setup.offload
-    ]
-    runtime.room.extra = max(sizes, default=0)
+    }

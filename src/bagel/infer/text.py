@@ -13,8 +13,7 @@ from torch import Tensor
 
 from bagel.devices import generator_for
 from bagel.infer.context import Context
-from bagel.infer.engine import Choice, Job, Read, Seen
-from bagel.model.bagel import BagelModel
+from bagel.infer.engine import Choice, Engine, Job, Read, Seen
 from bagel.pack import TextPart
 from bagel.tokens import SPECIAL, Tokenizer
 
@@ -54,7 +53,7 @@ Begun = tuple[Context, Seen | None]
 
 
 def write(
-    model: BagelModel,
+    engine: Engine,
     tokenizer: Tokenizer,
     begun: Begun,
     sampler: Sampler,
@@ -72,7 +71,7 @@ def write(
             seen = answer[0]
         chosen = seen.chosen
         if chosen is None:
-            chosen = sampler(model.logits(seen.last) if seen.logits is None else seen.logits)
+            chosen = sampler(engine.logits(seen.last) if seen.logits is None else seen.logits)
         seen = None
         if chosen == tokenizer.eos:
             break

@@ -80,7 +80,9 @@ def load_together(folder: Path, wanted: Wanted, report: checkpoints.Report | Non
             helpers.kill()
         leave()
         raise
-    return _leading(runtime, crew, helpers)
+    runtime = _leading(runtime, crew, helpers)
+    runtime.engine.fast = wanted.compile  # the others are told with every pass
+    return runtime
 
 
 def _devices(wanted: Wanted) -> list[torch.device]:

@@ -188,7 +188,7 @@ class _Graph:
     there the inputs of the next step, as if the likeliest token were read. last: the flight that has left them."""
 
     def __init__(self, model: BagelModel, rows: int, spare: Store) -> None:
-        from bagel.model.triton_token import Norms, Places, TokenScratch
+        from bagel.model.triton_token import Norms, Places
 
         self.model = model
         self.last: _Flight | None = None
@@ -196,9 +196,7 @@ class _Graph:
         self.host = torch.tensor([self.idle] * rows, dtype=torch.int64).t().contiguous().pin_memory()
         self.state = self.host.to(model.device)
         self.places = Places(self.state[3], self.state[2], self.state[4])
-        local = model.local
-        heads = local.num_attention_heads, local.num_key_value_heads
-        self.scratch = TokenScratch(rows, *heads, local.head_dim, model.device)
+        self.heads = model.local.num_attention_heads
         self.frequency = model.decoder.rotary.frequency(model.device)
         experts: list[Expert] = [block.und for block in model.decoder.layers]  # type: ignore[misc]
         self.layers = [(e, Norms(e.q_norm.weight, e.k_norm.weight, e.q_norm.eps)) for e in experts]
@@ -221,7 +219,7 @@ class _Graph:
         angle = self.state[1].float()[:, None] * self.frequency
         cos, sin = angle.cos(), angle.sin()
         for layer, (expert, norms) in enumerate(self.layers):
-            seen = attend(expert.product(stream), norms, cos, sin, self.places, layer, self.scratch)
+            seen = attend(expert.product(stream), norms, cos, sin, self.places, layer, self.heads)
             stream = expert.finish(stream, seen)
         logits = norm_then(stream, self.model.decoder.und_norm, self.model.lm_head)
         torch.argmax(logits, dim=-1, out=self.state[0])

@@ -16,7 +16,7 @@ import torch
 from bagel.devices import DTYPES, PACKED_PRECISIONS
 from bagel.errors import InputError, MemoryPlanError
 from bagel.memory.cards import Card
-from bagel.memory.sizes import GIB, Demand, Weights, phases, weights_of
+from bagel.memory.sizes import GIB, VISITS, Demand, Weights, phases, weights_of
 from bagel.memory.stream import fetched
 from bagel.model.config import Layers, ModelConfig
 from bagel.parallel.shares import Cut
@@ -34,7 +34,6 @@ AUTO: tuple[tuple[str, ...], ...] = (
 
 TILE = 512
 FEWEST_SLOTS = 3
-_VISITS = {"vit": ("read",), "vae": ("encode", "decode"), "head": ("write",)}
 
 
 @dataclass(frozen=True)
@@ -112,11 +111,9 @@ def plan(config: ModelConfig, card: Card, demand: Demand, setup: Setup, num_toke
     weights = weights_of(config, setup.dtype, setup.packed, num_tokens).shared(setup.tensor)
     config = replace(config, llm=Cut(0, setup.tensor).config(config.llm))
     widened = card.widens(setup.packed)
-    found = phases(config, demand, setup.dtype, widened=widened, tile=setup.tile)
+    visitors = {part: weights.parts[part] for part in VISITS if part in setup.offload}
+    found = phases(config, demand, setup.dtype, widened=widened, tile=setup.tile, visitors=visitors)
     resident = sum(size for part, size in weights.parts.items() if part not in setup.offload)
-    for part, when in _VISITS.items():
-        if part in setup.offload:
-            found = {name: size + weights.parts[part] * (name in when) for name, size in found.items()}
     made = Plan(setup, card, demand, weights, found, resident)
     if not setup.streamed:
         return made

@@ -8,7 +8,7 @@ that the device's free memory alone would promise the same bytes twice.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
@@ -22,15 +22,15 @@ from bagel.model.config import ModelConfig
 
 @dataclass
 class Room:
-    """free: the device's free bytes, None where nobody counts them (the CPU); widened, tile: see `sizes.phases`;
-    extra: bytes that visiting weights take while a request runs."""
+    """free: the device's free bytes, None where nobody counts them (the CPU); widened, tile, visitors: see
+    `sizes.phases`."""
 
     config: ModelConfig
     dtype: torch.dtype
     free: Callable[[], int] | None = None
     widened: bool = False
     tile: int = 0
-    extra: int = 0
+    visitors: Mapping[str, int] = field(default_factory=dict)
     _active: list[Demand] = field(default_factory=list, init=False, repr=False)
     _budget: int = field(default=0, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -77,7 +77,9 @@ class Room:
         )
 
     def _bytes(self, demands: Sequence[Demand]) -> int:
-        work = needed(self.config, list(demands), self.dtype, widened=self.widened, tile=self.tile) + self.extra
+        work = needed(
+            self.config, list(demands), self.dtype, widened=self.widened, tile=self.tile, visitors=self.visitors
+        )
         return work + headroom(work)
 
 

@@ -11,8 +11,9 @@ Letters: U und tokens, G gen tokens, D model width, I inner width, N heads, M ke
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -32,6 +33,8 @@ _LONG_MLP, _MLP_SLICE = 6144, 4096  # of `bagel.model.kernels`
 _MOST = 16640  # tokens of a pass, of `bagel.infer.engine`
 _DIFFERENCES = 7  # that a step cache keeps, of `bagel.infer.reuse`
 _WIDENING = 128 * 2**20  # of `bagel.model.packed`
+VISITS = {"vit": ("read",), "vae": ("encode", "decode"), "head": ("write",)}
+"""Parts that, kept on the host, are on the card while they are used, and in which phases that is."""
 
 
 @dataclass(frozen=True)
@@ -197,10 +200,18 @@ def held_bytes(config: ModelConfig, demand: Demand, dtype: torch.dtype) -> tuple
 
 
 def phases(
-    config: ModelConfig, demand: Demand, dtype: torch.dtype, *, widened: bool = False, most: int = _MOST, tile: int = 0
+    config: ModelConfig,
+    demand: Demand,
+    dtype: torch.dtype,
+    *,
+    widened: bool = False,
+    most: int = _MOST,
+    tile: int = 0,
+    visitors: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, int]:
-    """Peak of each phase of a request besides the weights. most: tokens of a pass (a longer read goes alone);
-    tile: side of a tile in pixels where the autoencoder works tile by tile."""
+    """Peak of each phase of a request besides the weights that stay. most: tokens of a pass (a longer read goes
+    alone); tile: side of a tile in pixels where the autoencoder works tile by tile; visitors: bytes of the parts that
+    visit the card."""
 
     def rows(one: int, all_: int) -> int:
         return min(all_, max(most, one))
@@ -226,15 +237,25 @@ def phases(
         found["decode"] = (
             base + others + vae_bytes(config.vae, area((demand.height, demand.width)), dtype, DECODE_MAPS) + WORKSPACE
         ) + (pixels if tile else 0)
-    return found
+    return {name: size + sum(_visiting(visitors, name)) for name, size in found.items()}
+
+
+def _visiting(visitors: Mapping[str, int], phase: str) -> list[int]:
+    return [size for part, size in visitors.items() if phase in VISITS[part]]
 
 
 def needed(
-    config: ModelConfig, demands: list[Demand], dtype: torch.dtype, *, widened: bool = False, tile: int = 0
+    config: ModelConfig,
+    demands: list[Demand],
+    dtype: torch.dtype,
+    *,
+    widened: bool = False,
+    tile: int = 0,
+    visitors: Mapping[str, int] = MappingProxyType({}),
 ) -> int:
-    """Of several requests side by side, besides the weights: the contexts of all, grown, and the largest work of
-    any pass or picture. Of a single one its largest phase."""
-    each = [phases(config, demand, dtype, widened=widened, tile=tile) for demand in demands]
+    """Of several requests side by side, besides the weights that stay: the contexts of all, grown, and the largest
+    work of any pass or picture. Of a single one its largest phase."""
+    each = [phases(config, demand, dtype, widened=widened, tile=tile, visitors=visitors) for demand in demands]
     if len(demands) == 1:
         return max(each[0].values())
     held = [held_bytes(config, demand, dtype) for demand in demands]
@@ -242,4 +263,5 @@ def needed(
     gen = sum(demand.drawn(config) * demand.branches * demand.batch for demand in demands)
     und = sum((demand.text + demand.patches) * demand.batch for demand in demands)
     together = pass_bytes(config, min(und, _MOST), min(gen, _MOST), dtype, widened=widened)
+    together += sum(max(_visiting(visitors, phase), default=0) for phase in ("read", "write"))
     return sum(full for _, full in held) + max(alone, together)

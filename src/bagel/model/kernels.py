@@ -9,6 +9,9 @@ Letters: T tokens, N query heads, M key/value heads, H head width, D model width
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -202,10 +205,22 @@ def _fused_picture(x: Tensor) -> bool:
 # --- which form -------------------------------------------------------------------------------------------
 
 
+_plain = ContextVar("plain", default=False)
+
+
+@contextmanager
+def forms(fast: bool) -> Iterator[None]:
+    """Within it, operations have their plain forms unless `fast`: the reference for the kernels, on the GPU too."""
+    token = _plain.set(not fast)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
 def _fused(x: Tensor) -> bool:
-    return (
-        x.is_cuda and len(x) > 0 and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and has_triton()
-    )
+    wanted = x.is_cuda and len(x) > 0 and not _plain.get()
+    return wanted and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and has_triton()
 
 
 def _narrow(x: Tensor, weight: Weight) -> Any:

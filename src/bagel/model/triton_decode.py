@@ -131,9 +131,15 @@ def attend(q: Tensor, kv_heads: int, addresses: Tensor, counts: Tensor, capaciti
         GROUP=max(16, triton.next_power_of_2(heads // kv_heads)), HEAD=max(16, width), BLOCK=64,
         num_warps=4, num_stages=3,
     )  # fmt: skip
-    out = torch.empty_like(q)
+    return merge(seen, peak, total, q.dtype)
+
+
+def merge(seen: Tensor, peak: Tensor, total: Tensor, dtype: torch.dtype) -> Tensor:
+    """seen float32 [R, N, P, H] of each part, and its scores' peak and total weight [R, N, P] -> [R, N, H]."""
+    rows, heads, parts, head_dim = seen.shape
+    out = torch.empty(rows, heads, head_dim, dtype=dtype, device=seen.device)
     _merge[(rows * heads,)](
         seen, peak, total, out, parts, head_dim,
-        PARTS=triton.next_power_of_2(parts), HEAD=width, num_warps=4,
+        PARTS=triton.next_power_of_2(parts), HEAD=triton.next_power_of_2(head_dim), num_warps=4,
     )  # fmt: skip
     return out

@@ -185,9 +185,10 @@ def _timed(
         )
     if options.profile:
         say("profiling")
-        kinds, kernels = where.profiled(made.step, world.device, 1)
-        row["where"] = where.with_update(kinds, 1000 * _update_seconds(made))
-        row["kernels"] = [kernel._asdict() for kernel in kernels]
+        found = where.profiled(made.step, world.device, 1)
+        row["where"] = where.with_update(found.kinds, 1000 * _update_seconds(made))
+        row["kernels"] = [kernel._asdict() for kernel in found.kernels]
+        row["busy_ms"] = found.busy
     if options.loader and not options.lora:
         say("from files, through the data loader")
         try:

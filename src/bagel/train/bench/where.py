@@ -2,70 +2,29 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
+from bagel.bench import account
+from bagel.bench.account import CONVOLUTIONS, COPIES, PRODUCTS, Account
 from bagel.bench.ceilings import copy_rate, seconds
 from bagel.model.config import ModelConfig
 
-_KINDS = (
+KINDS = (
     ("attention", r"flex|triton_tem|flash|fmha|sdpa|attention"),
-    ("VAE (convolutions and norms)", r"conv(?!ert)|fprop|implicit_gemm|nchw|nhwc"),
-    ("products", r"gemm|nvjet|cutlass|cublas|xmma|wgmma|aten::(mm|addmm|bmm|matmul)|splitk"),
+    ("VAE (convolutions and norms)", CONVOLUTIONS),
+    ("products", PRODUCTS),
     ("optimiser", r"adam|multi_tensor|foreach|lerp"),
-    ("copies", r"memcpy|memset|copy_kernel|aten::copy_|CatArray"),
+    ("copies", COPIES),
     ("sums between ranks", r"nccl"),
     ("elementwise", r"."),
 )
 
 
-_RANGE = re.compile(r"ProfilerStep|bench:|## |Torch-Compiled|Optimizer\.")
-"""Names that stand for a stretch of time and not for work of their own."""
-
-
-LONGEST = 40
-"""How many kernels are listed."""
-
-
-class Kernel(NamedTuple):
-    """Milliseconds and calls a step."""
-
-    name: str
-    ms: float
-    calls: float
-
-
-def kind_of(kernel: str) -> str:
-    """The kind of work that a kernel (on a CPU: an operator) does, by its name."""
-    return next(kind for kind, pattern in _KINDS if re.search(pattern, kernel, re.IGNORECASE))
-
-
-def profiled(step: Callable[[], object], device: torch.device, steps: int) -> tuple[dict[str, float], list[Kernel]]:
-    """Milliseconds a step by kind of work, and the kernels that took longest. On a GPU the kernels' own times, which
-    overlap on side streams: their sum may exceed the step."""
-    gpu = device.type == "cuda"
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
-    with profile(activities=activities) as prof:
-        for _ in range(steps):
-            step()
-        if gpu:
-            torch.cuda.synchronize(device)
-    spent: dict[str, float] = defaultdict(float)
-    named: dict[str, list[float]] = defaultdict(list)
-    for event in prof.events() or ():
-        on_gpu = event.device_type == torch.autograd.DeviceType.CUDA
-        if on_gpu == gpu and not (getattr(event, "is_user_annotation", False) or _RANGE.match(event.name)):
-            took = event.device_time if gpu else event.self_cpu_time_total
-            spent[kind_of(event.name)] += took
-            named[event.name].append(took)
-    kinds = {kind: spent[kind] / 1000 / steps for kind, _ in _KINDS if spent[kind] > 0}
-    longest = sorted(named, key=lambda name: -sum(named[name]))[:LONGEST]
-    return kinds, [Kernel(name[:120], sum(named[name]) / 1000 / steps, len(named[name]) / steps) for name in longest]
+def profiled(step: Callable[[], object], device: torch.device, steps: int) -> Account:
+    """`account.profiled` with the kinds of work of a training step."""
+    return account.profiled(step, device, steps, KINDS)
 
 
 def with_update(kinds: dict[str, float], ms: float) -> dict[str, float]:
