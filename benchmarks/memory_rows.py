@@ -31,6 +31,8 @@ from bagel.pack import LatentPart, TextPart
 from bagel.tokens import Tokenizer
 
 DEVICE = torch.device("cuda", 0)
+WARM_UP = 7
+"""Timesteps of the warm-up: the fewest that end in an update without guidance, whose kernels are others."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def measure(bagel: Bagel, name: str, timesteps: int, warm: set[str]) -> dict[str
     plan = planned(row)
     limit(row)
     if row.job not in warm:
-        job(bagel, row, 3)  # compiles, brings what stays to its slot
+        job(bagel, row, WARM_UP)  # compiles, brings what stays to its slot
         warm.add(row.job)
     job(bagel, row, 2)  # the allocator's pieces, within the limit
     torch.cuda.reset_peak_memory_stats()
