@@ -174,19 +174,30 @@ def gemv(board: Board) -> None:
 
 
 def skinny(board: Board) -> None:
+    """With the norm of its input in it, and behind a kernel of its own."""
     from bagel.model.triton_skinny import Shape
     from bagel.model.triton_skinny import skinny as product
 
-    wide = [Shape(64, 128, 4, 8), Shape(32, 128, 6, 4), Shape(32, 256, 4, 4), Shape(32, 256, 3, 4)]
-    narrow = [*wide, Shape(32, 256, 6, 4), Shape(32, 512, 3, 4), Shape(16, 256, 6, 2), Shape(64, 256, 4, 8)]
+    plain = [Shape(64, 128, 4, 8), Shape(32, 128, 6, 4), Shape(32, 256, 4, 4)]
+    narrow = [Shape(32, 256, 4, 4), Shape(32, 256, 6, 4), Shape(64, 256, 4, 8), Shape(64, 256, 4, 4),
+              Shape(32, 512, 3, 4), Shape(16, 512, 4, 4), Shape(128, 128, 4, 8)]  # fmt: skip
     for fp8, (name, outputs, inputs, extra) in itertools.product((False, True), products(4)):
         weights, x = in_turn(outputs, inputs, fp8), normal(4, inputs)
         best: dict[str, float] = {}
-        for cut in narrow if fp8 else wide:
-            what = f"{name} {'fp8' if fp8 else 'bf16'} {tuple(cut)}"
-            calls = [_call(product, x, weight, shape=cut, **extra) for weight in weights]
+        for cut, apart in itertools.product(narrow if fp8 else plain, (False, True)):
+            if apart and "norm" not in extra:
+                continue
+            calls = [_call(_behind_norm if apart else product, x, weight, shape=cut, **extra) for weight in weights]
+            what = f"{name} {'fp8' if fp8 else 'bf16'} {tuple(cut)}{', norm apart' if apart else ''}"
             best[what] = board.time(what, calls, size_of(weights[0]))
         print(f"  -> {min(best, key=lambda what: best[what])}")
+
+
+def _behind_norm(x: Tensor, weight: Weight, norm: tuple[Tensor, float], **named: Any) -> Tensor:
+    from bagel.model.triton_kernels import rms_norm
+    from bagel.model.triton_skinny import skinny as product
+
+    return product(rms_norm(x, *norm), weight, **named)
 
 
 def _call(product: Callable[..., Tensor], *given: Any, **named: Any) -> Callable[[], object]:
