@@ -216,6 +216,24 @@ def test_captured_writing_equals_the_plain_path(models):
     assert agreeing >= 2  # random weights leave ties that rounding may break
 
 
+def test_without_compile_no_kernel_of_ours_runs(models, monkeypatch):
+    from bagel import Bagel
+    from bagel.model import kernels
+    from conftest import CHECKPOINT
+
+    def none_of_ours():
+        raise AssertionError("a Triton kernel was asked for")
+
+    plain = Bagel.load(CHECKPOINT, device="cuda", dtype="bf16", compile=False)
+    options = {"height": 64, "width": 96, "num_timesteps": 4, "seed": 5}
+    wanted = models[0].draw("a red cube", **options).latent
+    monkeypatch.setattr(kernels, "_triton", none_of_ours)
+    assert distance(plain.draw("a red cube", **options).latent, wanted) < 0.05
+    assert plain.chat(["hello world"], max_tokens=4).token_ids
+    with pytest.raises(AssertionError, match="asked for"):
+        models[0].draw("a red cube", **options)
+
+
 def test_tokens_begun_ahead_are_the_same(models, early):
     """Greedy and drawn, alone and in company, against tokens that the host chooses one by one."""
     from bagel.infer.engine import Engine

@@ -202,3 +202,19 @@ def test_another_default_device_changes_nothing(bagel):
         assert session.draw(step_cache="taylorseer", solver="ab2", **knobs).image
         assert session.fork().say(max_tokens=3, do_sample=True).token_ids
     assert torch.get_default_device().type == "meta"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_whether_kernels_are_wanted_reaches_every_part(wanted, monkeypatch):
+    """Passes, what follows them, and the autoencoder ask for the fast forms, or none of them does."""
+    from bagel.model import kernels
+
+    asked = []
+    monkeypatch.setattr(kernels, "_fused", lambda x: asked.append(not kernels._plain.get()))
+    monkeypatch.setattr(kernels, "_fused_picture", kernels._fused)
+    model = Bagel.load(CHECKPOINT, device="cpu", compile=wanted)
+    assert model.edit(Image.new("RGB", (64, 64)), "make it red", **SMALL).image
+    assert model.chat(["hello"], max_tokens=3).token_ids
+    assert asked
+    assert set(asked) == {wanted}
+    assert not kernels._plain.get()

@@ -3,7 +3,6 @@ which is PyTorch's operations one by one."""
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from bagel.bench.ceilings import FP8, PLAIN
 from bagel.bench.jobs import EDIT, PROMPT, noise_picture
-from bagel.bench.subject import Source
+from bagel.bench.subject import Source, forget
 from bagel.infer.conversation import Runtime
 from bagel.infer.image import noise_for
 from bagel.infer.pipeline import Bagel
@@ -34,7 +33,7 @@ def measure(source: Source) -> dict[str, Any]:
     del bagel, engine
     exact = _of_float32(made)
     del made
-    _forget(source.device)
+    forget(source.device)
     bagel, _ = source.load(FP8)
     found["fp8"] = velocities(bagel)
     names = exact.keys()
@@ -83,9 +82,3 @@ def _of_float32(made: Any) -> dict[str, Tensor]:
 
 def distance(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).norm() / wanted.norm())
-
-
-def _forget(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

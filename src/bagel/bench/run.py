@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import gc
 import platform
 import statistics
 import time
@@ -19,7 +18,7 @@ from bagel.bench.account import INFERENCE, profiled
 from bagel.bench.ceilings import FP8, PLAIN, Ceilings, seconds
 from bagel.bench.jobs import JOBS, LOAD, START, VELOCITY, Job, Sizes
 from bagel.bench.meter import CountedEngine, Work
-from bagel.bench.subject import Source, wait
+from bagel.bench.subject import Source, forget, wait
 from bagel.devices import pick_dtype
 from bagel.errors import InputError
 from bagel.infer.pipeline import Bagel
@@ -72,9 +71,9 @@ def bench(
             bagel, took = source.in_fp8(bagel), None
         else:
             bagel = None  # makes room for the next
-            _forget(source.device)
+            forget(source.device)
             bagel, took = source.load(precision)
-        _forget(source.device)
+        forget(source.device)
         if LOAD in settings.names and took is not None:
             rows.append({"job": LOAD, "precision": precision, "seconds": round(took, 3)})
             keep(results)
@@ -85,7 +84,7 @@ def bench(
     if VELOCITY in settings.names:
         say(VELOCITY)
         bagel = None
-        _forget(source.device)
+        forget(source.device)
         rows.append({"job": VELOCITY, **exactness.measure(source)})
         keep(results)
     return results
@@ -101,7 +100,7 @@ def measured(job: Job, bagel: Bagel, source: Source, settings: Settings, ceiling
             torch.cuda.reset_peak_memory_stats(source.device)
         taken = [_once(job, bagel, sizes, source, ceilings) for _ in range(settings.repeat)]
     except torch.cuda.OutOfMemoryError:
-        _forget(source.device)
+        forget(source.device)
         return {**row, "note": "out of memory"}
     typical = statistics.median(one.seconds for one in taken)
     last = taken[-1]
@@ -217,9 +216,3 @@ def facts(source: Source, settings: Settings) -> Results:
 def _digits(value: float) -> float:
     """Five that matter."""
     return float(f"{value:.5g}")
-
-
-def _forget(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,3 +128,10 @@ def wait(device: torch.device) -> None:
     """Until the device has done all it was told to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def forget(device: torch.device) -> None:
+    """Gives back what nothing holds any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import statistics
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from bagel.bench.subject import forget
 from bagel.data.packing import TrainPack
 from bagel.devices import pick_device
 from bagel.errors import DeviceError, InputError
@@ -125,7 +125,7 @@ def _measured(
         recompute_every=int(every),
     )
     torch._dynamo.reset()
-    _forget(device)
+    forget(device)
     world = parallel.start(part, device.type)
     try:
         say(f"{name}: building")
@@ -136,13 +136,6 @@ def _measured(
         return {"variant": name, "note": "out of memory"}
     finally:
         parallel.stop(world)
-
-
-def _forget(device: torch.device) -> None:
-    """Frees what the variant before held."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def _timed(
