@@ -10,8 +10,10 @@ kernel. Under a minute, most of it Triton's compiler (FlexAttention compiles hal
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,6 +156,45 @@ def kernels(name: str, runs: Runs, keys: int, heads: tuple[int, int], width: int
         5,
     )  # fmt: skip
     print(f"    FlashAttention-2, atomic sums: {1000 * took:.2f} ms, {5 * product / took:.0f} TFLOP/s of five products")
+    try:
+        cudnn((grad, q, k, v), ends, product)
+    except RuntimeError as error:  # it does not take such runs
+        print(f"    cuDNN: {str(error).splitlines()[0][:150]}", flush=True)
+
+
+def cudnn(given: tuple[Tensor, Tensor, Tensor, Tensor], ends: tuple[Any, ...], product: float) -> None:
+    """cuDNN's attention of runs, which builds a graph for each number of runs and each longest one. given: the
+    output's gradient, queries, keys, values."""
+    grad, q, k, v = given
+    *known, causal = ends
+    begin = time.perf_counter()
+    found = torch.ops.aten._cudnn_attention_forward(q, k, v, None, *known, True, 0.0, causal, False)
+    out, sums, seed, offset = found[0], found[1], found[6], found[7]
+
+    def forward() -> object:
+        return torch.ops.aten._cudnn_attention_forward(q, k, v, None, *known, True, 0.0, causal, False)
+
+    def backward() -> tuple[Tensor, ...]:
+        return torch.ops.aten._cudnn_attention_backward(
+            grad, q, k, v, out, sums, seed, offset, None, *known, 0.0, causal
+        )
+
+    first = backward()
+    torch.cuda.synchronize()
+    built = time.perf_counter() - begin
+    wanted, logs = varlen.forward(q, k, v, *ends)
+    into = tuple(torch.empty_like(x) for x in (q, k, v))
+    varlen.backward(into, grad, q, k, v, wanted, logs, *ends)
+    pairs = zip((out, *first), (wanted, *into), strict=True)
+    errors = ", ".join(f"{float((a - b).norm() / b.norm()):.1e}" for a, b in pairs)
+    took = [seconds(call, GPU, 5) for call in (forward, backward)]
+    same = all(map(torch.equal, backward(), backward()))
+    print(
+        f"    cuDNN: forward {1000 * took[0]:.2f} ms, {2 * product / took[0]:.0f} TFLOP/s; backward "
+        f"{1000 * took[1]:.2f} ms, {5 * product / took[1]:.0f} TFLOP/s of five products; built in {built:.1f} s, same "
+        f"bits twice: {same}, distances {errors}",
+        flush=True,
+    )
 
 
 def kernel_ms(kernel: str, backward: Callable[[], object]) -> float | None:
