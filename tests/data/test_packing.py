@@ -145,6 +145,18 @@ def test_one_seed_rules_all(texts: Any, pictures: Any, first_packs: Any) -> None
     assert [pack.samples for pack in a] != [pack.samples for pack in other]
 
 
+def test_spread_of_noise_levels(pictures: Any, first_packs: Any) -> None:
+    """The same draws, half as far from the middle."""
+    plain, narrow = (
+        first_packs(data_config({"name": "p", **pictures}, timestep_spread=spread), 2) for spread in (1.0, 0.5)
+    )
+    for one, other in zip(plain, narrow, strict=True):
+        noised = one.normals.isfinite()
+        assert noised.any()
+        assert torch.allclose(other.normals[noised], one.normals[noised] / 2)
+        assert torch.equal(other.normals.isfinite(), noised)
+
+
 def test_noise_belongs_to_the_sample_not_to_the_pack(opened: Any, pictures: Any) -> None:
     dataset = opened(pictures)
     one, two = dataset.encoded(0, 0), dataset.encoded(0, 1)

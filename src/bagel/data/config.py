@@ -75,6 +75,8 @@ class DataConfig:
     prefer_buffer_before: below so many tokens a pack takes from the buffer first.
     *_dropout: for guidance; only where the recipe allows it.
     timestep_shift: of training; None is the model's own.
+    timestep_spread: deviation of the normal draws behind noise levels: below 1 more of them lie near the middle, which
+      the shift moves.
     ce_loss_reweighting: a text's labels weigh 1 / sqrt(their number) each.
     workers: processes per rank that read and pack; 0 does it in the training process.
     prefetch: packs that each worker keeps ready.
@@ -93,6 +95,7 @@ class DataConfig:
     vit_dropout: float = 0.3
     vae_dropout: float = 0.3
     timestep_shift: float | None = None
+    timestep_spread: float = 1.0
     ce_loss_reweighting: bool = False
     workers: int = 4
     prefetch: int = 2
@@ -136,6 +139,8 @@ def _check_budget(config: DataConfig) -> None:
             raise InputError(f"data.{name} is {getattr(config, name)}; it must be at least 0.")
     if config.timestep_shift is not None and config.timestep_shift <= 0:
         raise InputError(f"data.timestep_shift is {config.timestep_shift}; it must be above 0.")
+    if config.timestep_spread <= 0:
+        raise InputError(f"data.timestep_spread is {config.timestep_spread}; it must be above 0.")
     choose(config.bad_rows, ("skip", "stop"), "data.bad_rows")
 
 

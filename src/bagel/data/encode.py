@@ -140,6 +140,10 @@ class Encoder:
         look = isinstance(part, Picture) and part.use is Use.LOOK
         return self._config.vit_dropout if look else self._config.vae_dropout
 
+    def normal(self, rng: Random) -> float:
+        """The draw behind a noise level."""
+        return rng.gauss(0, self._config.timestep_spread)
+
     def label(self, then: Next | None) -> int | None:
         ids = self._tokenizer
         return then and {Next.IMAGE: ids.start_of_image, Next.TEXT: ids.bos, Next.END: ids.eos}[then]
@@ -189,7 +193,7 @@ class _Encoding:
             seen: Part = VitPart(self._encoder.patches(part.image, part.share), grid)
             return Piece(seen, last=self._encoder.label(part.then))
         noised = part.use is Use.TARGET
-        piece = self._latent(part.image, self._rng.gauss(0, 1) if noised else CLEAN)
+        piece = self._latent(part.image, self._encoder.normal(self._rng) if noised else CLEAN)
         return replace(piece, last=self._encoder.label(part.then))
 
     def _clip(self, clip: Clip, dropped: bool) -> Iterator[Piece]:
@@ -198,7 +202,7 @@ class _Encoding:
         if dropped:
             yield from (Piece(DroppedImage(delta)) for delta in clip.deltas)
             return
-        normal = self._rng.gauss(0, 1) if clip.loss else CLEAN
+        normal = self._encoder.normal(self._rng) if clip.loss else CLEAN
         shown = False if clip.deltas[0] is not None else None
         for number, (frame, delta) in enumerate(zip(clip.frames, clip.deltas, strict=True)):
             make = partial(LatentPart, advance=delta, joined=number > 0, hidden=shown)

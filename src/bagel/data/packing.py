@@ -116,7 +116,7 @@ class TrainPack:
 
 
 def times_of(normals: Tensor, shift: float) -> Tensor:
-    """Noise levels from N(0, 1) draws: sigmoid, then the shift of training; -inf gives 0, a clean picture."""
+    """Noise levels from normal draws: sigmoid, then the shift of training; -inf gives 0, a clean picture."""
     times = torch.sigmoid(normals)
     return shift * times / (1 + (shift - 1) * times)
 
