@@ -15,7 +15,7 @@ from bagel import Bagel
 from bagel.images import open_image
 
 GOLDEN = Path(__file__).parent / "golden"
-CHECKPOINT = Path(__file__).parent.parent / "src" / "bagel" / "assets" / "random"
+CHECKPOINT = GOLDEN / "checkpoint"
 torch.set_num_threads(1)  # the models are tiny, and test processes share the cores
 
 

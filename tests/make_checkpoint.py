@@ -1,4 +1,4 @@
-"""Small checkpoints of any shape, made from the embedded one or from random numbers."""
+"""Small checkpoints of any shape, made from the golden one or from random numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def copied(folder: Path, *, without: tuple[str, ...] = ()) -> Path:
-    """A copy of the embedded random checkpoint that may be spoilt."""
+    """A copy of the golden checkpoint that may be spoilt."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in CHECKPOINT.iterdir():
         if path.name not in without:
@@ -68,7 +68,7 @@ def _rule(largest: int, smallest: int, stride: int) -> ResizeRule:
 
 
 def made(sizes: ModelConfig, dtype: torch.dtype = torch.float32, seed: int | None = 0) -> Checkpoint:
-    """Random weights of these sizes (without a seed all the same), with the embedded tokenizer."""
+    """Random weights of these sizes (without a seed all the same), with the golden checkpoint's tokenizer."""
     tokenizer = Tokenizer.from_folder(CHECKPOINT)
     model, vae = checkpoints.build(sizes, len(tokenizer))
     generator = torch.Generator().manual_seed(seed or 0)

@@ -17,8 +17,7 @@ from bagel.data.config import DataConfig
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-FOLDERS = (GOLDEN / "checkpoint", ROOT / "src" / "bagel" / "assets" / "random")
-CHECKPOINT = next(folder for folder in FOLDERS if (folder / "llm_config.json").exists())
+CHECKPOINT = GOLDEN / "checkpoint"
 
 BUDGET = {
     "expected_num_tokens": 400,

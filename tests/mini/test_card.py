@@ -101,7 +101,6 @@ def test_a_card_says_data_compute_scores_limits(tmp_path: Path) -> None:
         sources_of([])
 
 
-@pytest.mark.skipif(not MINI.exists(), reason="no trained mini is embedded")
 def test_the_embedded_model_is_small_and_has_its_card() -> None:
     assert find_model("mini") == MINI
     assert sum(path.stat().st_size for path in MINI.iterdir()) <= BUDGET_BYTES
@@ -110,7 +109,6 @@ def test_the_embedded_model_is_small_and_has_its_card() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not MINI.exists(), reason="no trained mini is embedded")
 def test_seconds_on_a_cpu() -> None:
     found = measure("mini")
     assert {name: seconds for name, seconds in found.items() if seconds > LIMITS[name]} == {}

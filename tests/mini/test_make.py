@@ -53,6 +53,16 @@ def plan_for(work: Path, **changes: object) -> Plan:
 def test_plans(tmp_path: Path) -> None:
     plan = read_plan(CONFIG, [f"work={tmp_path}", "limit=3", "train", "optim.lr=1e-3", "steps=9"])
     assert (plan.limit, plan.overrides, plan.begins_from_weights) == (3, ("optim.lr=1e-3", "steps=9"), False)
+    for words, goes_on in (
+        ([], False),
+        (["init=checkpoint"], True),
+        (["start=mini"], True),  # a start of the command's own, which holds weights
+        (["start=mini", "init=scratch"], False),
+        ([f"start={start_folder(tmp_path / 'start')}"], False),  # which holds none
+    ):
+        assert read_plan(CONFIG, words).begins_from_weights == goes_on, words
+    with pytest.raises(InputError, match="init is 'und'"):
+        read_plan(CONFIG, ["init=und"])
     with pytest.raises(InputError, match=r"minutes is 9, but .* want 9 of them"):
         read_plan(CONFIG, ["minutes=9"])
     with pytest.raises(InputError, match="'limits' is not known"):

@@ -15,6 +15,7 @@ from bagel.errors import InputError
 from bagel.eval.exam import Exam
 from bagel.eval.exercises import Plan
 from bagel.eval.runner import evaluate
+from bagel.infer.pipeline import find_model
 from bagel.mini import autoencoder
 from bagel.mini.folder import package, write_start
 from bagel.mini.make.plan import read_plan
@@ -86,6 +87,7 @@ def test_configs_are_valid(path: Path) -> None:
         assert build(autoencoder.AutoencoderConfig, loop.configs.read(path), "config").out == "runs/mini-start"
     elif path.stem == "make":
         plan = read_plan(path, [])
-        assert all((ROOT / name).exists() for name in (plan.start, plan.autoencoder, plan.pretrain, plan.finish))
+        assert all((ROOT / name).exists() for name in (plan.autoencoder, plan.pretrain, plan.finish))
+        assert plan.folder == find_model("mini")
     else:
         assert loop.configs.load(path).data.datasets[0].recipe == "world"

@@ -1,4 +1,4 @@
-"""The tracked folder that pre-training starts from: sizes, tokenizer, and the trained autoencoder as it is embedded."""
+"""What pre-training takes from the embedded model's folder: sizes, tokenizer, and the trained autoencoder; no more."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
 from bagel import Bagel, world
 from bagel import checkpoint as checkpoints
 from bagel.images import from_levels, patchify
-from bagel.infer.pipeline import find_model, is_random
+from bagel.infer.pipeline import find_model
 from bagel.mini.folder import package
 from bagel.mini.sharpness import psnr
 from bagel.mini.sizes import MINI
 from bagel.model.config import ModelConfig
+from bagel.train import config as configs
 from bagel.train.config import LatentsPart
+from bagel.train.coverage import Origin
 from bagel.train.init import VAE_PREFIX, from_folder
 from bagel.train.noise import LatentEncoder
+from bagel.train.setup import start_of
 
-START = Path(__file__).parents[2] / "configs" / "mini" / "start"
+START = find_model("mini")
+PRETRAIN = Path(__file__).parents[2] / "configs" / "mini" / "pretrain.yaml"
 
 
 def pictures(*categories: str) -> torch.Tensor:
@@ -79,8 +82,25 @@ def test_its_autoencoder_is_sharp_and_forgives_noise() -> None:
         assert shaken > clean - 1.5
 
 
-@pytest.mark.skipif(is_random(find_model("mini")), reason="no trained mini is embedded")
-def test_the_embedded_model_has_this_autoencoder() -> None:
-    embedded = find_model("mini")
-    for name in (checkpoints.VAE_WEIGHTS, "ae_config.json", "tokenizer.json", "vocab.json", "merges.txt"):
-        assert (embedded / name).read_bytes() == (START / name).read_bytes()
+def test_pretraining_begins_from_random_weights_and_the_embedded_autoencoder() -> None:
+    """Its config names the trained model, of which it reads neither weight."""
+    start = start_of(configs.load(PRETRAIN).model, seed=0)
+    assert all(name.startswith(VAE_PREFIX) for name in start.read)
+    ours, embedded = start.checkpoint("cpu"), checkpoints.load(START, torch.device("cpu"), torch.float32)
+    trained = dict(embedded.model.named_parameters())
+    for name, value in ours.model.named_parameters():
+        is_plain = "norm" in name or name.endswith("bias")  # these begin at one and zero, some stay there
+        assert is_plain or not torch.equal(value, trained[name]), name
+    for name, value in embedded.vae.named_parameters():
+        assert torch.equal(ours.vae.get_parameter(name), value), name
+    head = "language_model.lm_head.weight"
+    assert (start.origin(head), from_folder(START).origin(head)) == (Origin.NEW, Origin.FILE)
+
+
+def test_what_a_making_begins_from_is_what_is_embedded(tmp_path: Path) -> None:
+    """With its weights and without: every file the same bytes, so training's latents are the embedded model's."""
+    for weights in (False, True):
+        package(START, tmp_path / str(weights), weights=weights)
+        made = {path.name: path.read_bytes() for path in (tmp_path / str(weights)).iterdir()}
+        assert (checkpoints.WEIGHTS in made) == weights
+        assert made == {name: (START / name).read_bytes() for name in made}

@@ -12,6 +12,7 @@ from PIL import Image
 
 from bagel import world
 from bagel.errors import InputError
+from bagel.infer.pipeline import find_model
 from bagel.mini.study import checkpoints, command, knobs, losses, results, seeing
 from bagel.mini.study.chart import Line, chart
 from bagel.mini.study.command import study
@@ -151,7 +152,7 @@ def test_all_goes_on_where_a_part_fails(tmp_path: Path, monkeypatch: pytest.Monk
     words = ["all", "configs", str(tmp_path), "trained=some", "minutes=3", "losses_minutes=2", "knobs_minutes=1", "a=b"]
     with pytest.raises(StudyError, match="seeing: no room"):
         study(words)
-    assert given["losses"] == (Path("configs"), tmp_path, Path("configs/mini/start"), Path("runs"), 2.0, ["a=b"])
+    assert given["losses"] == (Path("configs"), tmp_path, find_model("mini"), Path("runs"), 2.0, ["a=b"])
     assert given["seeing"] == ("configs", str(tmp_path), "trained=some", "minutes=3", "runs=runs", "limit=10", "a=b")
     assert given["knobs"] == ("some", str(tmp_path), "limit=10", "minutes=1")
 

@@ -15,6 +15,7 @@ serve = pytest.importorskip("ray.serve")
 
 from bagel import InputError  # noqa: E402
 from bagel.app.replicas import cluster, kept  # noqa: E402
+from conftest import CHECKPOINT  # noqa: E402
 from server.live import free_port  # noqa: E402
 
 CONFIG = Path(__file__).parents[2] / "configs" / "ray-serve.yaml"
@@ -60,7 +61,7 @@ def test_behind_the_proxies(monkeypatch, bagel):
     ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False)
     try:
         serve.start(http_options={"port": port})
-        arguments = {"model": "mini", "device": "cpu", "threads": 1, "name": "mini"}
+        arguments = {"model": str(CHECKPOINT), "device": "cpu", "threads": 1, "name": "mini"}
         serve.run(cluster.application(arguments), name="bagel", route_prefix="/")
         body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 9}
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:

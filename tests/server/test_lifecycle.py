@@ -204,7 +204,7 @@ def test_the_command_serves_and_stops():
     try:
         url = f"http://127.0.0.1:{port}"
         wait(lambda: process.poll() is not None or is_up(url), 40)
-        assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == "random"
+        assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == CHECKPOINT.name
         assert httpx.post(url + CHAT, json=said(), timeout=30).status_code == 200
     finally:
         process.send_signal(signal.SIGTERM)

@@ -17,10 +17,9 @@ from bagel.data.packing import TrainPack, assemble, times_of
 from bagel.data.stream import Packer
 from bagel.model.config import ModelConfig
 from bagel.tokens import Tokenizer
+from conftest import CHECKPOINT, GOLDEN
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT / "tests" / "golden"
-MINI = ROOT / "src" / "bagel" / "assets" / "random"
 BUDGET = {"expected_num_tokens": 500, "max_num_tokens": 600, "max_num_tokens_per_sample": 600, "workers": 0}
 USES = {("vit_image", 0): "look", ("vae_image", 0): "context", ("vae_image", 1): "target"}
 THEN = {"start_of_image": "image", "eos_token_id": "end", "bos_token_id": "text"}
@@ -94,10 +93,10 @@ def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]] | None = None) ->
 
 
 def run_config(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A config of a short run of the embedded random model."""
+    """A config of a short run of the golden checkpoint."""
     return {
         "run": str(folder / "run"),
-        "model": {"path": str(MINI)},
+        "model": {"path": str(CHECKPOINT)},
         "data": write_rows(folder),
         "device": "cpu",
         "steps": 4,
@@ -116,7 +115,7 @@ class SharedPacks:
         self.config, self.rank, self.world_size, self.taken = DataConfig.from_dict(config), rank, world_size, 0
 
     def __iter__(self) -> Iterator[TrainPack]:
-        model, tokenizer = ModelConfig.from_folder(MINI), Tokenizer.from_folder(MINI)
+        model, tokenizer = ModelConfig.from_folder(CHECKPOINT), Tokenizer.from_folder(CHECKPOINT)
         datasets = open_datasets(self.config, model, tokenizer)
         for number, pack in enumerate(Packer(datasets, self.config, model.timestep_shift)):
             if number % self.world_size == self.rank and number // self.world_size >= self.taken:

@@ -14,7 +14,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import bagel
 from bagel import Bagel, lora, lora_files
 from bagel import checkpoint as checkpoints
 from bagel.data.config import DataConfig, DatasetConfig
@@ -28,8 +27,8 @@ from bagel.train import config as configs
 from bagel.train.config import TrainConfig
 from bagel.train.export import export, write
 from bagel.train.loop import train
+from conftest import CHECKPOINT
 
-RANDOM = Path(bagel.__file__).parent / "assets" / "random"
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 def base(tmp_path_factory) -> Path:
     """The random model in bf16, its VAE in float32, as official folders are."""
     folder = tmp_path_factory.mktemp("base")
-    write(checkpoints.load(RANDOM, CPU, torch.float32), folder, dtype=torch.bfloat16)
+    write(checkpoints.load(CHECKPOINT, CPU, torch.float32), folder, dtype=torch.bfloat16)
     return folder
 
 
@@ -52,7 +51,7 @@ def draws(folder: Path) -> Tensor:
 
 
 def test_written_from_memory_is_the_same_folder(base):
-    stored, written = load_file(RANDOM / "ema.safetensors"), load_file(base / "ema.safetensors")
+    stored, written = load_file(CHECKPOINT / "ema.safetensors"), load_file(base / "ema.safetensors")
     assert stored.keys() == written.keys()
     for name, value in written.items():
         assert value.dtype is torch.bfloat16
@@ -66,7 +65,7 @@ def test_written_from_memory_is_the_same_folder(base):
 def test_half_a_fine_tune_becomes_whole(base, tmp_path, generation):
     tuned = {
         name: value + 0.01
-        for name, value in load_file(RANDOM / "ema.safetensors").items()
+        for name, value in load_file(CHECKPOINT / "ema.safetensors").items()
         if is_gen(name) == generation and name not in checkpoints.COMPUTED
     }
     half = tmp_path / "half"
@@ -122,7 +121,7 @@ def test_the_first_run_of_the_guide(tmp_path, monkeypatch):
 
 
 def test_a_model_in_memory_is_written_with_its_adapters_and_left_alone(tmp_path):
-    checkpoint = checkpoints.load(RANDOM, CPU, torch.float32)
+    checkpoint = checkpoints.load(CHECKPOINT, CPU, torch.float32)
     lora.attach(checkpoint.model, lora.LoraConfig(rank=2))
     for adapter in lora.adapters(checkpoint.model):
         torch.nn.init.normal_(adapter.B, std=0.2)
@@ -158,7 +157,7 @@ class Packs:
     """One pack of a picture to draw and a question about one, again and again."""
 
     def __init__(self) -> None:
-        model, tokenizer = checkpoints.read_config(RANDOM), Tokenizer.from_folder(RANDOM)
+        model, tokenizer = checkpoints.read_config(CHECKPOINT), Tokenizer.from_folder(CHECKPOINT)
         data = DataConfig(max_num_tokens=512, expected_num_tokens=256, datasets=())
         encoder = Encoder(data, DatasetConfig(name="x", recipe="t2i", path=("x",)), model, tokenizer)
         image = Image.effect_noise((64, 64), 50).convert("RGB")
@@ -185,23 +184,23 @@ class Packs:
 )
 def test_a_run_of_part_of_the_model_becomes_whole(tmp_path, change):
     run = tmp_path / "run"
-    data = {"datasets": [{"name": "x", "recipe": "t2i", "path": str(RANDOM)}]}
-    model = {"path": str(RANDOM)}
+    data = {"datasets": [{"name": "x", "recipe": "t2i", "path": str(CHECKPOINT)}]}
+    model = {"path": str(CHECKPOINT)}
     settings = {"run": str(run), "model": model, "data": data, "steps": 2, "device": "cpu", **change}
     settings["loss"] = {"ce_limit": None, "mse_limit": None}
     settings["log"] = {"tensorboard": False}
     train(TrainConfig.from_dict(settings), Packs())
     done = export(run, tmp_path / "out")
-    original, out = load_file(RANDOM / "ema.safetensors"), load_file(tmp_path / "out" / "ema.safetensors")
+    original, out = load_file(CHECKPOINT / "ema.safetensors"), load_file(tmp_path / "out" / "ema.safetensors")
     assert original.keys() == out.keys()
     changed = {n for n in out if not torch.equal(out[n], original[n]) and n not in checkpoints.COMPUTED}
     assert changed
     trained_too = {"language_model.lm_head.weight", "language_model.model.norm.weight"}
     assert all(is_gen(name) or name in trained_too for name in changed)
     assert done.dtype is torch.float32
-    assert not torch.equal(draws(tmp_path / "out"), draws(RANDOM))
+    assert not torch.equal(draws(tmp_path / "out"), draws(CHECKPOINT))
     if "lora" in change:
-        made = Bagel.load(RANDOM, device="cpu", lora=tmp_path / "out" / "adapter")
+        made = Bagel.load(CHECKPOINT, device="cpu", lora=tmp_path / "out" / "adapter")
         picture = made.draw("a cat", seed=1, num_timesteps=3, height=64, width=64)
         torch.testing.assert_close(picture.latent, draws(tmp_path / "out"), rtol=1e-4, atol=1e-4)
     else:

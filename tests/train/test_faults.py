@@ -20,8 +20,9 @@ from bagel.train import state
 from bagel.train.config import TrainConfig
 from bagel.train.errors import TrainError
 from bagel.train.loop import train
+from conftest import CHECKPOINT
 
-from .packs import MINI, SharedPacks, losses, run_config
+from .packs import SharedPacks, losses, run_config
 from .ranks import finish, kill, start, until_step
 
 
@@ -135,7 +136,7 @@ def test_a_first_loss_out_of_range_stops(tmp_path: Path) -> None:
         run(tmp_path, loss={"ce_limit": None})
     (tmp_path / "new").mkdir()
     with pytest.raises(TrainError, match="of the base weights came from files"):
-        run(tmp_path / "new", loss={"mse_limit": None}, model={"path": str(MINI), "init": "scratch"})
+        run(tmp_path / "new", loss={"mse_limit": None}, model={"path": str(CHECKPOINT), "init": "scratch"})
 
 
 def test_resume_with_other_settings_is_refused(tmp_path: Path) -> None:

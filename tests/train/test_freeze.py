@@ -12,12 +12,13 @@ from bagel.train.config import FreezePart, TrainConfig
 from bagel.train.freeze import freeze, table
 from bagel.train.parallel import start
 from bagel.train.setup import prepare
+from conftest import CHECKPOINT
 
-from .packs import MINI, run_config
+from .packs import run_config
 
 
 def model() -> BagelModel:
-    return build(read_config(MINI))[0]
+    return build(read_config(CHECKPOINT))[0]
 
 
 def trained_parts(part: FreezePart) -> set[str]:

@@ -17,11 +17,13 @@ from bagel.data.packing import TrainPack, assemble
 from bagel.model import attention, vit
 from bagel.model.bagel import BagelModel
 from bagel.model.config import ModelConfig
+from bagel.tokens import Tokenizer
 from bagel.train import parallel
-from bagel.train.bench.shapes import TINY, Mix, _Maker, tokenizer
+from bagel.train.bench.shapes import Mix, _Maker
 from bagel.train.config import LossPart, ParallelPart
 from bagel.train.feed import Feed
 from bagel.train.loss import Counts, errors, sums, total
+from conftest import CHECKPOINT
 
 CPU = torch.device("cpu")
 PACKS = "draw ask draw", "edit draw ask say", "ask ask", "draw", "say", "say say", "edit edit", "ask", "draw draw edit"
@@ -46,7 +48,7 @@ def pack(config: ModelConfig, kinds: str, number: int) -> TrainPack:
             samples.append(maker._sample([maker._text(mix.question), maker._text(mix.answer, loss=True)], pictures=0))
         else:
             samples.append(getattr(maker, kind)())
-    return assemble(samples, pack_rules(config, tokenizer()), config.timestep_shift, False)
+    return assemble(samples, pack_rules(config, Tokenizer.from_folder(CHECKPOINT)), config.timestep_shift, False)
 
 
 def gradients(model: BagelModel, ready: Any) -> dict[str, Tensor]:
@@ -77,7 +79,7 @@ def dynamo():
 def test_few_graphs_for_all_packs(recompute, backend, dynamo, monkeypatch):
     monkeypatch.setattr(vit, "PictureAttention", ByRuns)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
-    config = ModelConfig.from_folder(TINY)
+    config = ModelConfig.from_folder(CHECKPOINT)
     torch.manual_seed(0)
     model = BagelModel(config).train()
     parallel.apply(model, ParallelPart(compile="on", recompute=recompute), parallel.World(0, 1, CPU))

@@ -18,14 +18,14 @@ from bagel.model.config import Layers
 from bagel.tokens import Tokenizer
 from bagel.train import init
 from bagel.train.coverage import Origin
+from conftest import CHECKPOINT
 
-RANDOM = Path(bagel.__file__).parent / "assets" / "random"
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, Tensor]:
-    return load_file(RANDOM / "ema.safetensors")
+    return load_file(CHECKPOINT / "ema.safetensors")
 
 
 def parameters(start: init.Start) -> dict[str, Tensor]:
@@ -33,8 +33,8 @@ def parameters(start: init.Start) -> dict[str, Tensor]:
 
 
 def test_an_official_folder_gives_what_load_gives():
-    start = init.from_folder(RANDOM)
-    ours, theirs = start.checkpoint(), checkpoints.load(RANDOM, CPU, torch.float32)
+    start = init.from_folder(CHECKPOINT)
+    ours, theirs = start.checkpoint(), checkpoints.load(CHECKPOINT, CPU, torch.float32)
     for a, b in ((ours.model, theirs.model), (ours.vae, theirs.vae)):
         wanted = dict(b.named_parameters())
         got = dict(a.named_parameters())
@@ -45,8 +45,8 @@ def test_an_official_folder_gives_what_load_gives():
 
 
 def test_init_und_copies_the_expert_and_zeroes_the_head():
-    start = init.from_folder(RANDOM, init="und", seed=3)
-    stored, new = dict(checkpoints.load(RANDOM, CPU, torch.float32).model.named_parameters()), parameters(start)
+    start = init.from_folder(CHECKPOINT, init="und", seed=3)
+    stored, new = dict(checkpoints.load(CHECKPOINT, CPU, torch.float32).model.named_parameters()), parameters(start)
     for name, value in new.items():
         if ".gen." in name or "gen_norm" in name:
             assert torch.equal(value, new[name.replace(".gen.", ".und.").replace("gen_norm", "und_norm")])
@@ -61,7 +61,7 @@ def test_init_und_copies_the_expert_and_zeroes_the_head():
 
 
 def test_scratch_depends_on_the_seed_alone():
-    one, two, other = (parameters(init.from_folder(RANDOM, init="scratch", seed=s)) for s in (1, 1, 2))
+    one, two, other = (parameters(init.from_folder(CHECKPOINT, init="scratch", seed=s)) for s in (1, 1, 2))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["embed.weight"], other["embed.weight"])
     assert not torch.equal(one["decoder.layers.0.und.o.weight"], one["decoder.layers.1.und.o.weight"])
@@ -72,7 +72,7 @@ def test_scratch_depends_on_the_seed_alone():
 
 @pytest.mark.parametrize("kind", list(Layers))
 def test_every_kind_of_layers_saves_and_loads(kind, tmp_path):
-    start = init.from_folder(RANDOM, layers=kind)
+    start = init.from_folder(CHECKPOINT, layers=kind)
     assert start.coverage().share == 1
     checkpoints.save(tmp_path, start.checkpoint())
     again = checkpoints.load(tmp_path, CPU, torch.float32)
@@ -86,13 +86,13 @@ def test_every_kind_of_layers_saves_and_loads(kind, tmp_path):
 
 
 def test_another_latent_size_and_an_unknown_setting():
-    assert init.from_folder(RANDOM, max_latent_size=88).config.max_latent_size == 88
+    assert init.from_folder(CHECKPOINT, max_latent_size=88).config.max_latent_size == 88
     with pytest.raises(InputError, match="max_latent"):
-        init.from_folder(RANDOM, max_latents=88)
+        init.from_folder(CHECKPOINT, max_latents=88)
     with pytest.raises(InputError, match=r"model\.settings: vit_max_num_patch_per_side is 1000"):
-        init.from_folder(RANDOM, vit_max_num_patch_per_side=1000)
+        init.from_folder(CHECKPOINT, vit_max_num_patch_per_side=1000)
     with pytest.raises(InputError, match="use checkpoint, und or scratch"):
-        init.from_folder(RANDOM, init="new")
+        init.from_folder(CHECKPOINT, init="new")
 
 
 # --- from parts ------------------------------------------------------------------------------------------
@@ -101,11 +101,11 @@ def test_another_latent_size_and_an_unknown_setting():
 @pytest.fixture
 def parts(tmp_path, published) -> Path:
     """A Qwen2-like, a SigLIP-like and a VAE as others publish them, cut out of the random model."""
-    config = json.loads((RANDOM / "llm_config.json").read_text())
+    config = json.loads((CHECKPOINT / "llm_config.json").read_text())
     make_llm(tmp_path / "llm", published, config, tied=False, norms=True)
     vit = tmp_path / "vit"
     vit.mkdir()
-    sizes = json.loads((RANDOM / "vit_config.json").read_text())
+    sizes = json.loads((CHECKPOINT / "vit_config.json").read_text())
     side = 9
     (vit / "config.json").write_text(
         json.dumps({"model_type": "siglip", "vision_config": {**sizes, "image_size": side * 14}})
@@ -125,7 +125,7 @@ def parts(tmp_path, published) -> Path:
     save_file({n: v.contiguous() for n, v in tensors.items()}, vit / "model.safetensors")
     (tmp_path / "vae").mkdir()
     for name in ("ae.safetensors", "ae_config.json"):
-        shutil.copy(RANDOM / name, tmp_path / "vae")
+        shutil.copy(CHECKPOINT / name, tmp_path / "vae")
     return tmp_path
 
 
@@ -157,12 +157,12 @@ def make_llm(folder: Path, published: dict[str, Tensor], config: dict, *, tied: 
         index |= dict.fromkeys(share, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"):
-        shutil.copy(RANDOM / name, folder)
+        shutil.copy(CHECKPOINT / name, folder)
 
 
 def test_from_parts(parts, tmp_path):
     start = init.from_parts(parts / "llm", parts / "vit", parts / "vae" / "ae.safetensors", seed=1)
-    stored, new = dict(checkpoints.load(RANDOM, CPU, torch.float32).model.named_parameters()), parameters(start)
+    stored, new = dict(checkpoints.load(CHECKPOINT, CPU, torch.float32).model.named_parameters()), parameters(start)
     for name, value in new.items():
         if ".und." in name or name.startswith(("embed", "lm_head", "vit.")):
             assert name == "vit.position.weight" or torch.equal(value, stored[name]), name
@@ -190,7 +190,7 @@ def test_from_parts_with_a_position_table_as_asked_for(parts):
 
 
 def test_tied_embeddings_and_no_norms(parts, tmp_path, published):
-    config = json.loads((RANDOM / "llm_config.json").read_text())
+    config = json.loads((CHECKPOINT / "llm_config.json").read_text())
     make_llm(tmp_path / "tied", published, config, tied=True, norms=False)
     start = init.from_parts(tmp_path / "tied", parts / "vit", parts / "vae")
     assert torch.equal(start.parameter("lm_head.weight"), start.parameter("embed.weight"))
@@ -244,11 +244,11 @@ def test_sharded_parameters_are_filled_from_files(tmp_path):
 
     dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
     try:
-        start = init.from_folder(RANDOM)
+        start = init.from_folder(CHECKPOINT)
         fully_shard(start.model, mesh=init_device_mesh("cpu", (1,)))
         start.model.to_empty(device="cpu")
         start.fill(start.model)
-        wanted = dict(checkpoints.load(RANDOM, CPU, torch.float32).model.named_parameters())
+        wanted = dict(checkpoints.load(CHECKPOINT, CPU, torch.float32).model.named_parameters())
         for name, value in start.model.named_parameters():
             assert torch.equal(value.full_tensor(), wanted[name])
     finally:

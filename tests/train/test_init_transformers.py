@@ -4,19 +4,17 @@ the same logits, a SigLIP sees the same."""
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 
-import bagel
 from bagel import checkpoint as checkpoints
 from bagel.images import patch_index, patchify
 from bagel.model.attention import PackAttention
 from bagel.pack import PackRules, TextPart, pack
 from bagel.train import init
+from conftest import CHECKPOINT
 
-RANDOM = Path(bagel.__file__).parent / "assets" / "random"
 SIDE = 6
 pytestmark = pytest.mark.slow  # importing transformers takes seconds
 
@@ -41,8 +39,8 @@ def theirs(tmp_path_factory):
     llm.save_pretrained(folder / "llm")
     vit.save_pretrained(folder / "vit")
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(RANDOM / name, folder / "llm")
-    start = init.from_parts(folder / "llm", folder / "vit", RANDOM, vit_max_num_patch_per_side=SIDE)
+        shutil.copy(CHECKPOINT / name, folder / "llm")
+    start = init.from_parts(folder / "llm", folder / "vit", CHECKPOINT, vit_max_num_patch_per_side=SIDE)
     return llm, vit, start.checkpoint()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,14 +15,14 @@ from bagel.lora import LoraConfig
 from bagel.model.attention import PackAttention
 from bagel.model.bagel import BagelModel
 from bagel.pack import LatentPart, Pack, PackRules, TextPart, VitPart, pack
+from conftest import CHECKPOINT
 
-RANDOM = Path(lora.__file__).parent / "assets" / "random"
 RULES = PackRules(423, 424, 70, 64)
 
 
 @pytest.fixture
 def model() -> BagelModel:
-    return load(RANDOM, torch.device("cpu"), torch.float32).model
+    return load(CHECKPOINT, torch.device("cpu"), torch.float32).model
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +136,7 @@ def test_bagel_load_takes_adapters(model, tmp_path):
     lora_files.save(model, tmp_path / "x", "x")
     kinds = [{}, {"lora": tmp_path / "x"}, {"lora": [(tmp_path / "x", 0.0)]}, {"lora": [str(tmp_path / "x")]}]
     answers = [
-        Bagel.load(RANDOM, device="cpu", **kind).draw("a cat", seed=1, num_timesteps=4, height=64, width=64).latent
+        Bagel.load(CHECKPOINT, device="cpu", **kind).draw("a cat", seed=1, num_timesteps=4, height=64, width=64).latent
         for kind in kinds
     ]
     assert torch.equal(answers[0], answers[2])
@@ -191,7 +190,7 @@ def test_shared_projections_of_a_moe_model(inputs):
     from bagel.checkpoint import build, read_config
     from bagel.model.config import Layers
 
-    config = read_config(RANDOM)
+    config = read_config(CHECKPOINT)
     for kind, count in ((Layers.MOE, 2), (Layers.DENSE, 1)):
         model, _ = build(replace(config, llm=replace(config.llm, layers=kind)))
         found = lora.places(model)

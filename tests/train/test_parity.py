@@ -18,8 +18,9 @@ from bagel.train.config import FreezePart, LatentsPart, LossPart
 from bagel.train.freeze import freeze
 from bagel.train.loss import Counts, Errors, errors, sums, total
 from bagel.train.noise import LatentEncoder, noised
+from conftest import CHECKPOINT, GOLDEN
 
-from .packs import GOLDEN, MINI, pack_of_plans, with_draws
+from .packs import pack_of_plans, with_draws
 
 PADDED = LatentsPart(padded=True, sample=False)
 
@@ -32,7 +33,7 @@ def golden() -> dict[str, Tensor]:
 
 @pytest.fixture
 def mini() -> Checkpoint:
-    loaded = checkpoints.load(MINI, torch.device("cpu"), torch.float32)
+    loaded = checkpoints.load(CHECKPOINT, torch.device("cpu"), torch.float32)
     freeze(loaded.model, FreezePart())
     return loaded
 
@@ -40,7 +41,7 @@ def mini() -> Checkpoint:
 @pytest.fixture
 def pack(tmp_path: Path, golden: dict[str, Tensor], mini: Checkpoint) -> TrainPack:
     plans = json.loads((GOLDEN / "golden.json").read_text(encoding="utf-8"))["train_samples"]
-    made = pack_of_plans(plans, GOLDEN / "images", MINI, tmp_path)
+    made = pack_of_plans(plans, GOLDEN / "images", CHECKPOINT, tmp_path)
     return with_draws(made, golden["packed_timesteps"], mini.config.timestep_shift)
 
 

@@ -41,9 +41,9 @@ OPTIONS: dict[str, Any] = {"num_timesteps": 25, "height": SIDE, "width": SIDE}
 SHEET, REPORT = "sheet.png", "demo.json"
 
 
-def run_demo(bagel: Bagel, folder: Path, note: str = "") -> Path:
+def run_demo(bagel: Bagel, folder: Path) -> Path:
     """Puts the exercises, all of them held out from training, side by side; writes every picture, `demo.json` and
-    `sheet.png`, with `note` on top; -> the sheet's path."""
+    `sheet.png`; -> the sheet's path."""
     start = time.perf_counter()
     with working() as progress:
         panels = answered(bagel, progress)
@@ -56,7 +56,7 @@ def run_demo(bagel: Bagel, folder: Path, note: str = "") -> Path:
                 save_image(Image.fromarray(output), folder / name, {"exercise": panel.shown.exercise.name})
     write_text(folder / REPORT, _report(panels, seconds))
     say(f"{right} of {len(panels)} right by the checker, {seconds:.1f} s")
-    return save_image(contact_sheet(panels, note), folder / SHEET, {})
+    return save_image(contact_sheet(panels), folder / SHEET, {})
 
 
 def answered(bagel: Bagel, progress: Any) -> list[Panel]:

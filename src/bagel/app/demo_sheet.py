@@ -32,22 +32,20 @@ class Panel:
     shown: Shown
 
 
-def contact_sheet(panels: Sequence[Panel], note: str = "") -> Image.Image:
-    """Cards in two columns, row by row, below a line that says how many are right and, in red, the note."""
+def contact_sheet(panels: Sequence[Panel]) -> Image.Image:
+    """Cards in two columns, row by row, below a line that says how many are right."""
     right = sum(panel.shown.verdict.ok for panel in panels)
     said = f"{right} of {len(panels)} right by the checker, on exercises held out from training."
-    head = [(f"{said} Grey frames: given. Green or red: made. Purple: written.", _BLACK)]
-    head += [(note, INK[False])] if note else []
+    head = f"{said} Grey frames: given. Green or red: made. Purple: written."
     cards = [_Card(panel) for panel in panels]
     width = max((card.width for card in cards), default=0)
     rows = [cards[first : first + _COLUMNS] for first in range(0, len(cards), _COLUMNS)]
     heights = [max(card.height for card in row) for row in rows]
-    y = 2 * _PAD + len(head) * _LINE
+    y = 2 * _PAD + _LINE
     size = (_COLUMNS * (width + _PAD) + _PAD, y + sum(heights) + len(rows) * _PAD)
     sheet = Image.new("RGB", size, _PAPER)
     pen = ImageDraw.Draw(sheet)
-    for number, (text, ink) in enumerate(head):
-        pen.text((_PAD, _PAD + number * _LINE), text, ink, font(_TITLE))
+    pen.text((_PAD, _PAD), head, _BLACK, font(_TITLE))
     for row, height in zip(rows, heights, strict=True):
         for column, card in enumerate(row):
             card.draw(pen, sheet, (_PAD + column * (width + _PAD), y), (width, height))

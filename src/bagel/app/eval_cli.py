@@ -9,7 +9,6 @@ from cyclopts import App, Parameter
 
 from bagel.app.eval_flags import ClosenessFlags, ExerciseFlags, Knobs, RunFlags
 from bagel.app.knobs import FLAT, options_from
-from bagel.app.model_flags import ModelFlags
 from bagel.app.words import ModelName, Out
 from bagel.options import ImageOptions
 
@@ -59,7 +58,6 @@ def world(
     check_folder(out)
     with loading(model) as report:
         bagel = Bagel.load(model, device=run.device, precision=run.precision, report=report)
-    ModelFlags(model=model).caution()  # before the minutes that follow
     with progress_bar() as bar:
         task = bar.add_task("exercises", total=None)
 

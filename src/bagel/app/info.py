@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bagel import checkpoint
-from bagel.infer.pipeline import find_model, is_random
+from bagel.infer.pipeline import find_model
 
 
 def describe(model: str) -> dict[str, Any]:
@@ -22,7 +22,6 @@ def describe(model: str) -> dict[str, Any]:
     }
     return {
         "folder": str(folder),
-        "random_weights": is_random(folder),
         "layers": config.llm.layers.value,
         "hidden_size": config.llm.hidden_size,
         "num_hidden_layers": config.llm.num_hidden_layers,

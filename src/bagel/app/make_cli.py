@@ -115,9 +115,7 @@ def chat(
     settle(chosen, "chat", source.config().presets)
     parts = as_inputs(words_of(inputs))
     events = source.load().stream(parts, output="text", text_options=chosen)
-    for number, event in enumerate(events):
-        if number == 0:
-            source.caution()
+    for event in events:
         if isinstance(event, TextPiece) and not json:
             sys.stdout.write(event.text)
             sys.stdout.flush()

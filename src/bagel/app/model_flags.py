@@ -82,17 +82,6 @@ class ModelFlags:
         names = ["cpu"] * self.gpus if self.device == "cpu" else [f"cuda:{index}" for index in range(self.gpus)]
         return ",".join(names), self.parallel or "auto"
 
-    def caution(self) -> str:
-        """Said with a result, not before: an error is to be the only line. -> what was said, if anything."""
-        from bagel.app.show import say
-        from bagel.infer.pipeline import find_model, is_random
-
-        if not is_random(find_model(self.model)):
-            return ""
-        said = "The embedded model is not trained yet: its weights are random, and so is what it makes."
-        say(said)
-        return said
-
 
 def adapters(words: str) -> list[tuple[str, float]]:
     """Folders and weights, as `Bagel.load` takes them. Raises InputError for a weight that is no number."""

@@ -36,8 +36,7 @@ def demo(*, out: Out = Path("out"), model: Model | None = None) -> None:
     from bagel.app.demo import run_demo
 
     folder, source = show.check_folder(out), model or ModelFlags()
-    bagel = source.load()
-    print(run_demo(bagel, folder, source.caution()))
+    print(run_demo(source.load(), folder))
 
 
 def serve(
@@ -54,9 +53,7 @@ def serve(
     settings = chosen.settings(source.model)
     if chosen.replicas is not None:
         return _serve_replicas(chosen, settings, source)
-    bagel = source.load()
-    source.caution()
-    run_server(bagel, settings, host=chosen.host, port=chosen.port, threads=chosen.threads)
+    run_server(source.load(), settings, host=chosen.host, port=chosen.port, threads=chosen.threads)
     return None
 
 
@@ -72,10 +69,6 @@ def _serve_replicas(flags: ServeFlags, settings: Settings, source: ModelFlags) -
     with show.progress_bar() as bar:
         task = bar.add_task("replicas", total=flags.replicas)
 
-        def started() -> None:
-            bar.stop()
-            source.caution()
-
         serve_replicas(
             source.arguments(),
             settings,
@@ -84,7 +77,7 @@ def _serve_replicas(flags: ServeFlags, settings: Settings, source: ModelFlags) -
             port=flags.port,
             threads=flags.threads,
             report=lambda ready, total: bar.update(task, completed=ready, total=total),
-            started=started,
+            started=bar.stop,
         )
 
 

@@ -52,7 +52,6 @@ def make_pictures(wish: Wish, source: ModelFlags, out: Path, *, json: bool) -> N
     check_size(settle(last, wish.job, config.presets), config)
     opened = [open_image(path) for path in wish.images]
     results = _made(source.load(), wish, opened, seeds)
-    source.caution()
     paths = [out] if wish.count == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(wish.count)]
     settings = show.settings_of(wish.options, job=wish.job, prompt=wish.prompt, model=source.model)
     for path, result in zip(paths, results, strict=True):

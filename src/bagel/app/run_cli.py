@@ -64,7 +64,6 @@ def run(
     bagel = source.load()
     with show.working() as progress:
         transcript = run_script(bagel, turns, script.parent, folder, progress)
-    source.caution()
     show.print_json(transcript) if json else print(folder / "transcript.json")
     return None
 
@@ -88,7 +87,6 @@ def _run_batch(batch: Path, out: Path, active: int, workers: int | None, source:
             done = _on_workers(batch, folder, active, workers or 1, source, progress)
         else:
             done = run_batch(bagel, batch, folder, active=active, progress=progress)
-    source.caution()
     print(done)
 
 

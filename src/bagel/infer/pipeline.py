@@ -227,20 +227,14 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     if not isinstance(model, (str, os.PathLike)) or not os.fspath(model):
         raise InputError(f"the model is {model!r}; give a folder, mini, or a hub name as org/name.")
     if model == "mini":
-        trained = _ASSETS / "mini"
-        return trained if trained.exists() else _ASSETS / "random"
+        return _EMBEDDED
     from bagel.hub import resolve
 
     found = resolve(os.fspath(model))
     return found.parent if found.name == PACKED and found.is_file() else found
 
 
-def is_random(folder: Path) -> bool:
-    """Whether these are the embedded random weights, which stand in until a trained `mini` is there."""
-    return folder == _ASSETS / "random"
-
-
-_ASSETS = Path(__file__).parent.parent / "assets"
+_EMBEDDED = Path(__file__).parent.parent / "assets" / "mini"
 
 
 _OWN_DEPTH = {"cfg_interval": 1, "noise": 2}

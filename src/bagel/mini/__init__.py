@@ -1,2 +1,2 @@
-"""How `mini`, the embedded model, is made: sizes, tokenizer, autoencoder, and the folder that training starts from.
+"""How `mini`, the embedded model, is made: sizes, tokenizer, autoencoder, training, judging.
 docs/mini.md is the guide; `python -m bagel.mini` the command."""

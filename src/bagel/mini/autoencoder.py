@@ -27,6 +27,7 @@ from bagel.checkpoint import VAE_WEIGHTS
 from bagel.data.config import build
 from bagel.errors import InputError
 from bagel.images import from_levels, to_image
+from bagel.infer.pipeline import find_model
 from bagel.mini import ae_state
 from bagel.mini.folder import new_vae, write_autoencoder
 from bagel.mini.pictures import Pictures, batches
@@ -43,8 +44,8 @@ class AutoencoderConfig:
     noise: deviation of extra noise on the latents, relative to theirs, so that the decoder forgives what the flow
     leaves. ema: decay of the running mean. tasks: whose pictures, empty for all. max_minutes: of this run; the same
     command goes on. compile, channels_last: for speed alone. measured: pictures from which scale and shift of the
-    latents are taken. start: a folder whose autoencoder a new run begins from, null for random weights. by_clock: the
-    rate falls over `max_minutes` instead of `steps`, whatever the speed.
+    latents are taken. start: a folder, or `mini`, whose autoencoder a new run begins from, null for random weights.
+    by_clock: the rate falls over `max_minutes` instead of `steps`, whatever the speed.
     """
 
     run: str
@@ -95,7 +96,7 @@ class Run:
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
         vae = new_vae(self.model_config, config.seed)
         if config.start:
-            vae.load_state_dict(load_file(Path(config.start) / VAE_WEIGHTS))
+            vae.load_state_dict(load_file(find_model(config.start) / VAE_WEIGHTS))
         self.vae = vae.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.mean = {name: value.detach().clone() for name, value in self.vae.named_parameters()}
         fused = self.device.type == "cuda"

@@ -49,11 +49,11 @@ def write_autoencoder(out: Path, config: ModelConfig, values: dict[str, Tensor],
     write_tensors(tensors, out / VAE_WEIGHTS)
 
 
-def package(source: Path, out: Path) -> int:
-    """A trained folder as it is embedded, or one that training starts from: every number in bf16, the autoencoder's
-    too; -> its bytes. The autoencoder of both is the same file, byte for byte. Raises CheckpointError if it is over
-    the budget."""
-    if (source / WEIGHTS).exists():
+def package(source: Path, out: Path, *, weights: bool = True) -> int:
+    """A trained folder as it is embedded, or (without its `weights`, or where it has none) one that training starts
+    from: every number in bf16, the autoencoder's too; -> its bytes. The autoencoder of both is the same file, byte for
+    byte. Raises CheckpointError if it is over the budget."""
+    if weights and (source / WEIGHTS).exists():
         save(out, load(source, torch.device("cpu"), torch.bfloat16))
     else:
         write_texts(out, ModelConfig.from_folder(source), Tokenizer.from_folder(source))

@@ -22,7 +22,8 @@ class ModelPart:
 
     path: a folder in the official layout, or `mini`, and
     init: `checkpoint`: its weights as they are; `und`: the gen expert becomes a copy of und and the velocity head
-          zero, as at the start of unified training; `scratch`: only its sizes, random weights
+          zero, as at the start of unified training; `scratch`: its sizes, tokenizer and autoencoder, all other
+          weights random
 
     or `llm`, `vit`, `vae`: folders of a Qwen2-type LLM and a SigLIP, and FLUX's autoencoder.
     layers: mot, moe or dense in place of the folder's own. settings: of config.json, as max_latent_size.

@@ -129,7 +129,8 @@ def from_folder(
     """An official folder, every size read from it.
 
     init: `checkpoint`, its weights as they are; `und`, the gen expert becomes a copy of und, the velocity head
-    zero and latent input and time embedding new; `scratch`, only the sizes are used.
+    zero and latent input and time embedding new; `scratch`, sizes, tokenizer and autoencoder alone
+    are used.
     layers: another kind than the folder's (a dense one can become MoT: its gen expert starts from und).
     changes: fields of ModelConfig to set, as max_latent_size=64.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bagel.errors import InputError
-from bagel.infer.pipeline import Bagel, find_model, is_random
+from bagel.infer.pipeline import Bagel
 from bagel.model.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def serve(
 
     host, history = Host(load), History(place.out, shared=place.is_private)
     name = Path(model).name or model
-    random = is_random(find_model(model))
-    page = Page(host, config, history, name, random=random)
+    page = Page(host, config, history, name)
     page.blocks.queue(default_concurrency_limit=None)
     try:
         page.blocks.launch(

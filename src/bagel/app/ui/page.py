@@ -21,12 +21,10 @@ from bagel.model.config import ModelConfig
 
 
 class Page:
-    """Nothing but tabs may stand in `gr.Tabs`: it counts its children to tell them apart.
+    """Nothing but tabs may stand in `gr.Tabs`: it counts its children to tell them apart."""
 
-    random: whether the weights are the embedded random ones."""
-
-    def __init__(self, host: Host, config: ModelConfig, history: History, model: str, *, random: bool) -> None:
-        self.host, self.history, self.model, self.random = host, history, model, random
+    def __init__(self, host: Host, config: ModelConfig, history: History, model: str) -> None:
+        self.host, self.history, self.model = host, history, model
         self.blocks = gr.Blocks(title="BAGEL", analytics_enabled=False)
         with self.blocks:
             words = self._words = Words()
@@ -103,8 +101,7 @@ class Page:
             sizes = {"done": _size(done), "total": _size(total)}
             return note_box(say("loading.part", language, model=self.model, **sizes), done / total)
         device = self.host.model.runtime.checkpoint.model.device
-        line = say("ready", language, model=self.model, device=device)
-        return note_box(f"{line}{say('stop', language)}{say('random', language)}" if self.random else line)
+        return note_box(say("ready", language, model=self.model, device=device))
 
 
 def _size(count: int) -> str:

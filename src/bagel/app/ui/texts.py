@@ -89,11 +89,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "loading": ("Loading {model} ...", "正在载入 {model} ……"),
     "loading.part": ("Loading {model}: {done} of {total}", "正在载入 {model}：{done} / {total}"),
     "ready": ("{model} on {device}", "{model}，在 {device} 上"),
-    "stop": (". ", "。"),
-    "random": (
-        "The embedded model is not trained yet: its weights are random, and so is what it makes.",
-        "内置模型还没训练好：权重是随机的，做出来的东西也是。",
-    ),
     "plain": ("{error}", "{error}"),
     "failed": ("The model could not be loaded: {error}", "模型载入失败：{error}"),
     "loading.wait": ("The model is still being loaded ...", "模型还在载入……"),

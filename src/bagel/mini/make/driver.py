@@ -86,8 +86,8 @@ class Driver:
     # --- what training begins from ----------------------------------------------------------------------------
 
     def _start(self) -> None:
-        """A copy of `start`, its autoencoder trained further if that is asked for: as it will be embedded."""
-        source, plan = Path(self.plan.start), self.plan
+        """What of `start` is used, its autoencoder trained further if that is asked for: as it will be embedded."""
+        source, plan = self.plan.folder, self.plan
         if plan.autoencoder_minutes:
             trained = self.work / "autoencoder"
             shutil.copytree(source, trained, dirs_exist_ok=True)
@@ -96,7 +96,7 @@ class Driver:
                          f"start={source}", f"max_minutes={minutes}"]  # fmt: skip
             if run(self.state, self._log("autoencoder"), 60 * minutes + SPARE, OWN, arguments):
                 source = trained
-        package(source, self.work / START)
+        package(source, self.work / START, weights=plan.begins_from_weights)
 
     # --- training -----------------------------------------------------------------------------------------------
 

@@ -10,18 +10,15 @@ from bagel.errors import InputError
 from bagel.mini.commands import call_of
 from bagel.mini.study.trainings import StudyError
 
-USAGE = """python -m bagel.mini study losses CONFIGS OUT [start=configs/mini/start runs=runs minutes=7.5 KEY=VALUE ...]
+USAGE = """python -m bagel.mini study losses CONFIGS OUT [start=mini runs=runs minutes=7.5 KEY=VALUE ...]
 python -m bagel.mini study checkpoints RUN OUT [limit=4 minutes=0 tasks=draw,edit]
 python -m bagel.mini study seeing CONFIGS OUT [trained=mini runs=runs minutes=4 limit=20 KEY=VALUE ...]
 python -m bagel.mini study knobs TRAINED OUT [limit=10 minutes=0 only=cfg_text_scale,num_timesteps]
 python -m bagel.mini study both CONFIGS OUT [trained=mini runs=runs minutes=4 limit=10 KEY=VALUE ...]  seeing, knobs
-python -m bagel.mini study all CONFIGS OUT [start=configs/mini/start trained=mini runs=runs losses_minutes=7.5 minutes=4
+python -m bagel.mini study all CONFIGS OUT [start=mini trained=mini runs=runs losses_minutes=7.5 minutes=4
     limit=10 knobs_minutes=8 KEY=VALUE ...]  losses, seeing, knobs; one that fails does not stop the next
 python -m bagel.mini study page DOCS"""
 """Minutes of 0 are without end; KEY=VALUE changes the training configs."""
-
-
-START = "configs/mini/start"
 
 
 def study(arguments: Sequence[str]) -> None:
@@ -33,10 +30,12 @@ def study(arguments: Sequence[str]) -> None:
 
 
 def _losses(configs: str, out: str, *rest: str) -> None:
+    from bagel.infer.pipeline import find_model
     from bagel.mini.study.losses import losses
 
-    own, more = _split(rest, {"start": START, "runs": "runs", "minutes": "7.5"})
-    losses(Path(configs), Path(out), Path(own["start"]), Path(own["runs"]), float(own["minutes"]), more)
+    own, more = _split(rest, {"start": "mini", "runs": "runs", "minutes": "7.5"})
+    start = find_model(own["start"])
+    losses(Path(configs), Path(out), start, Path(own["runs"]), float(own["minutes"]), more)
 
 
 def _checkpoints(run: str, out: str, *rest: str) -> None:
@@ -71,7 +70,7 @@ def _both(configs: str, out: str, *rest: str) -> None:
 
 def _all(configs: str, out: str, *rest: str) -> None:
     """Raises StudyError, at the end, for what failed."""
-    defaults = {"start": START, "trained": "mini", "runs": "runs", "losses_minutes": "7.5", "minutes": "4",
+    defaults = {"start": "mini", "trained": "mini", "runs": "runs", "losses_minutes": "7.5", "minutes": "4",
                 "limit": "10", "knobs_minutes": "8"}  # fmt: skip
     own, more = _split(rest, defaults)
     runs, limit = f"runs={own['runs']}", f"limit={own['limit']}"

@@ -1,25 +1,24 @@
 """What is measured: sizes of models, and packs of random contents.
 
-Sizes: those of the published models; `small` is the one that the official code was measured with.
+Sizes: those of the published models, and of the embedded one to try the command; `SMALL` is the one that the official
+code was measured with.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-import bagel
 from bagel.data.encode import CLEAN, Encoded, Piece, pack_rules
 from bagel.data.packing import TrainPack, assemble
+from bagel.infer.pipeline import find_model
 from bagel.model.config import LLMConfig, ModelConfig
 from bagel.model.published import SEVEN_B, SO400M
 from bagel.pack import LatentPart, TextPart, VitPart
 from bagel.tokens import Tokenizer
 
-TINY = Path(bagel.__file__).parent / "assets" / "random"
 SMALL = LLMConfig(
     hidden_size=1536,
     intermediate_size=8960,
@@ -32,13 +31,13 @@ SMALL = LLMConfig(
 
 def model_config(lora: bool, smoke: bool) -> ModelConfig:
     if smoke:
-        return ModelConfig.from_folder(TINY)
+        return ModelConfig.from_folder(find_model("mini"))
     return SEVEN_B if lora else ModelConfig(llm=SMALL, vit=SO400M)
 
 
 def tokenizer() -> Tokenizer:
     """Any will do: ids are random."""
-    return Tokenizer.from_folder(TINY)
+    return Tokenizer.from_folder(find_model("mini"))
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Mix:
     def of(cls, lora: bool, smoke: bool) -> Mix:
         """With LoRA one picture less: 16.5k tokens."""
         if smoke:
-            return cls(1, 1, 1, 64, 56, 56, 6, 4, 4, 10)
+            return cls(1, 1, 1, 64, 64, 64, 6, 4, 4, 10)
         return cls(draw=4) if lora else cls()
 
 
