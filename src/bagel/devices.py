@@ -60,12 +60,12 @@ def pick_precision(
     if precision is not None and precision not in PRECISIONS:
         raise InputError(f"precision {precision!r} is unknown; use one of auto, {', '.join(PRECISIONS)}.")
     packed = precision if precision in PACKED_PRECISIONS else None
-    if packed and dtype == "auto" and device.type == "cpu" and _computes_bf16():
+    if packed and dtype == "auto" and device.type == "cpu" and computes_bf16():
         return torch.bfloat16, packed
     return pick_dtype(dtype if precision is None or packed else precision, device), packed
 
 
-def _computes_bf16() -> bool:
+def computes_bf16() -> bool:
     """Whether the processor has instructions for products in bf16, which then are several times as fast."""
     known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # newer than PyTorch 2.5
     return bool(known and known())

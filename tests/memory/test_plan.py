@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from bagel import Bagel, InputError, MemoryPlanError
+from bagel import checkpoint as checkpoints
 from bagel.app import cli
+from bagel.infer import loading
 from bagel.infer.loading import Wanted, plan_for, setup_of, usual_demand
 from bagel.memory.cards import Card
 from bagel.memory.plan import OFFLOADABLE, Ask, Setup, alternatives, choose, plan, setup_for
@@ -260,3 +262,22 @@ def test_the_plan_on_the_page_is_what_the_command_prints(seven_b, monkeypatch, c
 
 def test_the_table_has_all_cards():
     assert {row[0] for row in ROW.findall(PAGE)} == {"40", "32", "24", "16", "12", "8"}
+
+
+@pytest.mark.parametrize(
+    ("stored", "has_bf16", "large", "wanted"),
+    [
+        (torch.bfloat16, True, 1, torch.bfloat16),
+        (torch.bfloat16, False, 1, torch.float32),
+        (torch.bfloat16, True, GIB, torch.float32),
+        (torch.float32, True, 1, torch.float32),
+    ],
+)
+def test_what_a_cpu_computes_in(tmp_path, monkeypatch, stored, has_bf16, large, wanted):
+    """bfloat16 for large weights stored in it, where the processor has it; what is asked for stays."""
+    checkpoints.save(tmp_path, checkpoints.load(CHECKPOINT, torch.device("cpu"), stored))
+    monkeypatch.setattr(loading, "computes_bf16", lambda: has_bf16)
+    monkeypatch.setattr(loading, "LARGE", large)
+    assert setup_of(tmp_path, Wanted(), [torch.device("cpu")]).dtype is wanted
+    assert setup_of(tmp_path, Wanted(dtype="fp32"), [torch.device("cpu")]).dtype is torch.float32
+    assert setup_of(tmp_path, Wanted(precision="fp32"), [torch.device("cpu")]).dtype is torch.float32

@@ -12,15 +12,16 @@ import torch
 
 from bagel import checkpoint as checkpoints
 from bagel.checkpoint import Checkpoint, Place, read_config, read_tokenizer
-from bagel.devices import pick_device, pick_precision
+from bagel.devices import computes_bf16, pick_device, pick_precision
 from bagel.errors import InputError
+from bagel.formats.source import open_weights
 from bagel.infer.conversation import Runtime
 from bagel.lora_files import Lora, apply
 from bagel.memory.cards import Card
 from bagel.memory.place import arrange, placer, split_placer, spread
 from bagel.memory.plan import FEWEST_SLOTS, Ask, Plan, Setup, choose, parts_of
 from bagel.memory.plan_split import check_split
-from bagel.memory.sizes import VISITS, Demand
+from bagel.memory.sizes import GIB, VISITS, Demand
 from bagel.model.config import ModelConfig
 from bagel.model.quantise import is_quantised, quantised, replace_module
 from bagel.options import PRESETS
@@ -121,12 +122,28 @@ def setup_of(folder: Path, wanted: Wanted, devices: Sequence[torch.device], tens
         kind, _ = pick_precision(None if precision == "auto" else precision, wanted.dtype, first)
         card = replace(Card.of(first), dtype=kind)
         return plan_for(folder, card, Ask(precision, _words(wanted.offload), tensor)).setup
-    kind, packed = pick_precision(None if precision == "auto" else precision, wanted.dtype, first)
+    precision = None if precision == "auto" else precision
+    by_itself = first.type == "cpu" and precision is None and wanted.dtype == "auto" and not packed_precision(folder)
+    dtype = torch.bfloat16 if by_itself and is_faster_in_bf16(folder) else wanted.dtype
+    kind, packed = pick_precision(precision, dtype, first)
     setup = Setup(packed or _NAMES[kind], kind, parts, slots=FEWEST_SLOTS if {"und", "gen"} & set(parts) else 0)
     if first.type == "cuda":
         config = read_config(folder)
         check_split(config, [Card.of(device) for device in devices], usual_demand(config), setup)
     return setup
+
+
+LARGE = 4 * GIB
+
+
+def is_faster_in_bf16(folder: Path) -> bool:
+    """Whether the CPU should compute in bfloat16 unless told otherwise: it has instructions for it, and the weights
+    are stored in it and large, so that float32 would be slow and take twice their room. Small models stay in
+    float32, in which a request in a batch is what it is alone to the last digits."""
+    if not computes_bf16():
+        return False
+    weights = open_weights(folder)
+    return sum(weights.size(name) for name in weights if weights.dtype(name) == "BF16") >= LARGE
 
 
 _NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
