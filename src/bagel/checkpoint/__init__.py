@@ -14,7 +14,7 @@ is allocated; then each parameter is allocated once and filled. Nothing is unpic
 from bagel.checkpoint.fill import Place
 from bagel.checkpoint.fit import check
 from bagel.checkpoint.folder import VAE_WEIGHTS, WEIGHTS, Checkpoint, build, read_config, read_tokenizer
-from bagel.checkpoint.loading import Report, load
+from bagel.checkpoint.loading import Report, load, stored_bytes
 from bagel.checkpoint.names import COMPUTED, Piece, pieces, published_names
 from bagel.checkpoint.saving import published_tensors, save
 from bagel.packed_files import PACKED
@@ -39,4 +39,5 @@ __all__ = [
     "read_config",
     "read_tokenizer",
     "save",
+    "stored_bytes",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,3 +67,11 @@ def load(
             report(done, total)
     model.config = grown(config, model)
     return Checkpoint(model.config, model, vae, tokenizer)
+
+
+def stored_bytes(path: Path) -> Counter[str]:
+    """Bytes of a model's weights by their kind, as the files' headers spell it: BF16, F32 ..."""
+    weights, found = open_weights(path), Counter[str]()
+    for name in weights:
+        found[weights.dtype(name)] += weights.size(name)
+    return found

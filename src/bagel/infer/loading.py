@@ -11,10 +11,9 @@ from typing import Any
 import torch
 
 from bagel import checkpoint as checkpoints
-from bagel.checkpoint import Checkpoint, Place, read_config, read_tokenizer
+from bagel.checkpoint import Checkpoint, Place, read_config, read_tokenizer, stored_bytes
 from bagel.devices import computes_bf16, pick_device, pick_precision
 from bagel.errors import InputError
-from bagel.formats.source import open_weights
 from bagel.infer.conversation import Runtime
 from bagel.lora_files import Lora, apply
 from bagel.memory.cards import Card
@@ -142,8 +141,7 @@ def is_faster_in_bf16(folder: Path) -> bool:
     float32, in which a request in a batch is what it is alone to the last digits."""
     if not computes_bf16():
         return False
-    weights = open_weights(folder)
-    return sum(weights.size(name) for name in weights if weights.dtype(name) == "BF16") >= LARGE
+    return stored_bytes(folder).get("BF16", 0) >= LARGE
 
 
 _NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
