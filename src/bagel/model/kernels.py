@@ -173,23 +173,8 @@ def group_norm(x: Tensor, norm: nn.GroupNorm, silu: bool, bias: Tensor | None = 
         from bagel.model.triton_group_norm import group_norm as fused
 
         return fused(x, norm.num_groups, norm.weight, norm.bias, norm.eps, silu, bias)
-    if bias is not None:
-        x = x + bias[:, None, None]
-    y = norm(x) if x.is_contiguous() or x.device.type != "cpu" else _group_norm_of_rows(x, norm)
+    y = norm(x if bias is None else x + bias[:, None, None])
     return F.silu(y) if silu else y
-
-
-def _group_norm_of_rows(x: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """norm(x) of pictures in channels-last layout on the CPU, where PyTorch 2.13 takes the square of the mean from the
-    mean of the squares: up to 1e-4 off, and slower."""
-    batch, channels, height, width = x.shape
-    groups, x32 = norm.num_groups, x.float()
-    rows = x32.permute(0, 2, 3, 1).reshape(batch, height * width, groups, channels // groups)
-    variance, mean = torch.var_mean(rows, dim=(1, 3), correction=0)
-    scale = norm.weight.float().view(groups, -1) * (variance + norm.eps).rsqrt()[..., None]
-    shift = norm.bias.float().view(groups, -1) - mean[..., None] * scale
-    each = batch, channels, 1, 1
-    return torch.addcmul(shift.reshape(each), x32, scale.reshape(each)).to(x.dtype)
 
 
 def convolve(x: Tensor, conv: nn.Conv2d, before: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

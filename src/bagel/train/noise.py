@@ -34,7 +34,7 @@ class LatentEncoder:
     def __init__(self, vae: VAE, part: LatentsPart, patch: int) -> None:
         self.vae, self.part, self.patch = vae, part, patch
         self._cache = _Cache(Path(part.cache), vae) if part.cache else None
-        if next(vae.parameters()).device.type in ("cuda", "cpu"):  # as inference does, so that sampling changes nothing
+        if next(vae.parameters()).is_cuda:  # as inference does, so that sampling changes nothing
             vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.no_grad()
