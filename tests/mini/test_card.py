@@ -77,8 +77,9 @@ def test_a_card_says_data_compute_scores_limits(tmp_path: Path) -> None:
     without = write_summary(tmp_path / "u.json", think=61)
     oracle = write_summary(tmp_path / "o.json", all=100)
     items = [f"summary={summary}", f"oracle={oracle}", f"unthought={without}", f"autoencoder={first}", f"runs={run}",
-             "device=one H100"]  # fmt: skip
+             "device=one H100", "note=Read an older world."]  # fmt: skip
     text = write_card(model, sources_of(items)).read_text(encoding="utf-8")
+    assert "\nRead an older world.\n" in text
     for said in (
         "| autoencoder | 200 | 10,000 pictures | 0.01 |", "33.2 dB", "| stage-two | 10 | 0 M tokens, 1,000 a second |",
         "On one H100", "- `stage-two`: draw 39.4 %", "35 % in Chinese", "| sum | 82.0 % of 100 |",

@@ -28,6 +28,7 @@ def bench_all(
     repeat: Whole = 3,
     write: Path | None = None,
     plain: Annotated[bool, Parameter(negative=())] = False,
+    account: str | None = None,
     out: Out | None = None,
     device: str = "auto",
 ) -> None:
@@ -42,7 +43,7 @@ def bench_all(
     jobs:
         With commas, as in the table; all if not given: load, first-picture, draw, edit, draw-small, first-token,
         next-token, draw-4, draw-ab2, draw-guidance, the first five with -fp8, draw-fp8-taylorseer,
-        draw-fp8-forecast3, draw-fp8-forecast5.
+        draw-fp8-forecast3, draw-fp8-forecast5, velocity.
     timesteps:
         Of a picture.
     repeat:
@@ -51,6 +52,8 @@ def bench_all(
         Folder to write the random weights to, so that they are loaded as a user's are.
     plain:
         Without the kernels and captured graphs made for a GPU.
+    account:
+        Of these jobs, with commas, also where the time goes, by kinds of kernels.
     out:
         JSON file, or a folder to put one into.
     device:
@@ -62,4 +65,5 @@ def bench_all(
     from bagel.bench.subject import Source
 
     source = Source.of(device, None if random else model, random, write, not plain)
-    measure_all(source, Settings(tuple(chosen(jobs)), timesteps, repeat), out)
+    explained = tuple(chosen(account)) if account else ()
+    measure_all(source, Settings(tuple(chosen(jobs)), timesteps, repeat, explained), out)

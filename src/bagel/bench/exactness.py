@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bagel.bench.ceilings import FP8, PLAIN
-from bagel.bench.jobs import EDIT, PROMPT, noise_picture
+from bagel.bench.jobs import EDIT, PROMPT, Sizes, noise_picture
 from bagel.bench.subject import Source, forget
 from bagel.infer.conversation import Runtime
 from bagel.infer.image import noise_for
@@ -53,17 +53,12 @@ def velocities(bagel: Bagel) -> dict[str, Tensor]:
         asked: dict[str, Any] = {"seed": SEED, "num_timesteps": 2, **options}
         for job, result in (
             ("draw", bagel.draw(PROMPT, **asked)),
-            ("edit", bagel.edit(noise_picture(result_side(bagel)), EDIT, **asked)),
+            ("edit", bagel.edit(noise_picture(Sizes.of(bagel, 2).picture), EDIT, **asked)),
         ):
             height, width = (side // bagel.config.latent_stride for side in reversed(result.image.size))
             noise = noise_for((height, width), bagel.config.latent_width, SEED)
             found[f"{job}, {name}"] = noise.double() - result.latent.double()
     return found
-
-
-def result_side(bagel: Bagel) -> int:
-    """Of the picture that is edited: as large as those that are drawn."""
-    return int(bagel.config.presets.get("draw", {}).get("height") or bagel.config.latent_stride * 64)
 
 
 def _of_float32(made: Any) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ python -m bagel.mini pack OUT PATH ...          files and folders as pieces of o
 python -m bagel.mini unpack SOURCE OUT          what `collect` or `pack` wrote
 python -m bagel.mini study ...      what of the method holds at this size; without more it says how
 python -m bagel.mini card MODEL summary=FILE [oracle=FILE unthought=FILE autoencoder=RUN runs=RUN,RUN
-    configs=YAML,YAML speed=FILE device=WORDS]
+    configs=YAML,YAML speed=FILE device=WORDS note=WORDS]
 python -m bagel.mini scores SUMMARY PAGE ...    into the marks table:scores of Markdown pages
 python -m bagel.mini speed MODEL OUT            seconds of loading, a picture, an answer, on this machine's CPU
 """

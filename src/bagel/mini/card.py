@@ -31,7 +31,7 @@ class Sources:
     """summary: of the model; oracle: of the true pictures once through the autoencoder; unthought: of the exercises
     with thoughts, without them; autoencoder: its run; runs: those of the model, in order, of which the logs are read;
     configs: of its stages, whose mixtures the card gives, if not those that the runs ended with; speed: what
-    `bagel.mini speed` wrote; device: on which it was trained."""
+    `bagel.mini speed` wrote; device: on which it was trained; note: what else is to be known of the training."""
 
     summary: Path
     oracle: Path | None = None
@@ -41,6 +41,7 @@ class Sources:
     configs: tuple[Path, ...] = ()
     speed: Path | None = None
     device: str = "one GPU"
+    note: str = ""
 
 
 def write_card(model: Path, sources: Sources) -> Path:
@@ -113,6 +114,8 @@ def _compute(sources: Sources) -> str:
             f"{done['tokens_per_second']:,} a second | {done['hours']:.2f} |"
         )
     lines.append("")
+    if sources.note:
+        lines.append(f"{sources.note}\n")
     if sources.autoencoder:
         lines.append(f"Pictures unseen by the autoencoder come back at {stage['psnr']:.1f} dB.\n")
     if sources.speed:
@@ -197,14 +200,13 @@ def sources_of(items: Sequence[str]) -> Sources:
         name, _, value = item.partition("=")
         if name in ("runs", "configs"):
             found[name] = tuple(Path(part) for part in value.split(","))
-        elif name == "device":
+        elif name in ("device", "note"):
             found[name] = value
         elif name in ("summary", "oracle", "unthought", "autoencoder", "speed"):
             found[name] = Path(value)
         else:
-            raise InputError(
-                f"{item!r} is not known; use summary, oracle, unthought, autoencoder, runs, configs, speed, device."
-            )
+            known = "summary, oracle, unthought, autoencoder, runs, configs, speed, device, note"
+            raise InputError(f"{item!r} is not known; use {known}.")
     if "summary" not in found:
         raise InputError("the card needs summary=OUT/summary.json of `bagel eval world`.")
     return Sources(**found)
