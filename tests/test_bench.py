@@ -100,6 +100,12 @@ def test_the_command(tmp_path, capsys):
     assert "ceilings: copy" in shown
 
 
+@pytest.mark.parametrize(("jobs", "account"), [("draw", "edit"), ("load,draw", "load")])
+def test_an_account_of_what_is_not_timed(jobs, account, capsys):
+    assert main(["--random", "tiny", "--jobs", jobs, "--account", account]) == 1
+    assert f"no account of {account!r}" in capsys.readouterr().err
+
+
 def test_velocities(capsys):
     """On the CPU the fast path is the plain one in float32, and fp8 is not; the rows are told."""
     assert main(["--random", "tiny", "--jobs", "velocity"]) == 0

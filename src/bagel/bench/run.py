@@ -41,6 +41,9 @@ class Settings:
     def __post_init__(self) -> None:
         if self.timesteps < 4 or self.repeat < 1:
             raise InputError(f"timesteps {self.timesteps} and repeat {self.repeat} must be at least 4 and 1.")
+        for name in self.account:
+            if name not in self.names or name not in JOBS:
+                raise InputError(f"no account of {name!r} can be given: it is not among the jobs that are timed.")
 
 
 def bench(
