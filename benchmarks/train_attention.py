@@ -1,6 +1,6 @@
 """Attention of a training pack on this GPU: over runs against FlexAttention, and which tiles suit its backward.
 
-    PYTHONPATH=src python benchmarks/train_attention.py [--lora | --mini] [--flex]
+    PYTHONPATH=src python benchmarks/train_attention.py [--lora | --mini] [--flex] [--cudnn]
 
 The packs are those of `bagel bench train`; the ViT's pictures are the pack's. `--mini`: runs as a pack of `bagel.mini`
 has them, the kernels alone. Milliseconds a layer; each pass of the backward is timed by itself, as the profiler saw its
@@ -50,14 +50,15 @@ def main() -> None:
     size.add_argument("--lora", action="store_true", help="heads of the 7B size")
     size.add_argument("--mini", action="store_true", help="heads of 32 and short runs")
     parser.add_argument("--flex", action="store_true", help="FlexAttention beside it")
+    parser.add_argument("--cudnn", action="store_true", help="cuDNN's attention of runs beside it")
     given = parser.parse_args()
     if given.mini:
-        mini()
+        mini(given.cudnn)
     else:
-        large(given.lora, given.flex)
+        large(given.lora, given.flex, given.cudnn)
 
 
-def large(lora: bool, flex: bool) -> None:
+def large(lora: bool, flex: bool, cudnn: bool) -> None:
     config = model_config(lora, False)
     pack = make_pack(config, Mix.of(lora, False), 0).to(GPU)
     assert pack.runs is not None
@@ -68,10 +69,10 @@ def large(lora: bool, flex: bool) -> None:
         ("causal runs", pack.runs.causal, len(pack.runs.keys) - pack.runs.num_full_keys, heads, 128, True),
         ("ViT", pictures(pack), pack.counts["vit"], (config.vit.num_attention_heads,) * 2, 72, False),
     ):
-        kernels(name, runs, keys, count, width, causal, TILES)
+        kernels(name, runs, keys, count, width, causal, TILES, cudnn)
 
 
-def mini() -> None:
+def mini(cudnn: bool) -> None:
     """In the numbers of one pack, lengths drawn at random; how many pictures its ViT reads is a guess."""
     generator = np.random.default_rng(0)
     full = np.minimum(66 + generator.exponential(94, 1900), 811).astype(int)
@@ -84,7 +85,7 @@ def mini() -> None:
         ("causal runs", texts, texts, heads, True),
         ("ViT", seen, seen, (6, 6), False),
     ):
-        kernels(name, Runs.of(queries, keys).to(GPU), int(keys.sum()), count, 32, causal, MINI_TILES)
+        kernels(name, Runs.of(queries, keys).to(GPU), int(keys.sum()), count, 32, causal, MINI_TILES, cudnn)
 
 
 def pictures(pack: object) -> Runs:
@@ -129,7 +130,9 @@ def whole(config: ModelConfig, pack: object, flex: bool) -> None:
         print("distance, output and gradients:", ", ".join(f"{error:.1e}" for error in errors))
 
 
-def kernels(name: str, runs: Runs, keys: int, heads: tuple[int, int], width: int, causal: bool, tiles: Tiles) -> None:
+def kernels(
+    name: str, runs: Runs, keys: int, heads: tuple[int, int], width: int, causal: bool, tiles: Tiles, cudnn: bool
+) -> None:
     queries = int(runs.query_ends[-1])
     lengths = [(ends[1:] - ends[:-1]).double() for ends in (runs.query_ends, runs.key_ends)]
     pairs = float((lengths[0] * lengths[1]).sum())
@@ -156,13 +159,15 @@ def kernels(name: str, runs: Runs, keys: int, heads: tuple[int, int], width: int
         5,
     )  # fmt: skip
     print(f"    FlashAttention-2, atomic sums: {1000 * took:.2f} ms, {5 * product / took:.0f} TFLOP/s of five products")
+    if not cudnn:
+        return
     try:
-        cudnn((grad, q, k, v), ends, product)
+        of_cudnn((grad, q, k, v), ends, product)
     except RuntimeError as error:  # it does not take such runs
         print(f"    cuDNN: {str(error).splitlines()[0][:150]}", flush=True)
 
 
-def cudnn(given: tuple[Tensor, Tensor, Tensor, Tensor], ends: tuple[Any, ...], product: float) -> None:
+def of_cudnn(given: tuple[Tensor, Tensor, Tensor, Tensor], ends: tuple[Any, ...], product: float) -> None:
     """cuDNN's attention of runs, which builds a graph for each number of runs and each longest one. given: the
     output's gradient, queries, keys, values."""
     grad, q, k, v = given

@@ -219,8 +219,9 @@ def forms(fast: bool) -> Iterator[None]:
 
 
 def _fused(x: Tensor) -> bool:
-    wanted = x.is_cuda and len(x) > 0 and not _plain.get()
-    return wanted and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and has_triton()
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False  # first of all: the compiler of training would break its graph at the context variable
+    return x.is_cuda and len(x) > 0 and not _plain.get() and has_triton()
 
 
 def _narrow(x: Tensor, weight: Weight) -> Any:

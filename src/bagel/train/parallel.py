@@ -160,7 +160,7 @@ def _wrap(block: nn.Module, recompute: str, compiled: bool, widest: int) -> None
         block.contexts = contexts  # type: ignore[assignment]
         block.forward = _of_kind(_partly_recomputed, type(block).__name__).__get__(block)
     if compiled:
-        block.forward = torch.compile(block.forward, dynamic=True, options=_unchecked())
+        block.forward = torch.compile(block.forward, dynamic=True, fullgraph=True, options=_unchecked())
 
 
 def _unchecked() -> dict[str, Any] | None:

@@ -12,10 +12,10 @@ from bagel.bench.ceilings import copy_rate, seconds
 from bagel.model.config import ModelConfig
 
 KINDS = (
-    ("attention", r"flex|triton_tem|flash|fmha|sdpa|attention"),
-    ("VAE (convolutions and norms)", CONVOLUTIONS),
+    ("attention", r"flex|triton_tem|flash|fmha|sdpa|attention|^_of_(queries|keys)$|^_sum_copies$"),
+    ("VAE (convolutions and norms)", CONVOLUTIONS + r"|^_(sums|scales|apply|add)$"),
     ("products", PRODUCTS),
-    ("optimiser", r"adam|multi_tensor|foreach|lerp"),
+    ("optimiser", r"adam|multi_tensor|foreach|lerp|^_update$"),
     ("copies", COPIES),
     ("sums between ranks", r"nccl"),
     ("elementwise", r"."),
