@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 Kinds = Sequence[tuple[str, str]]
 """Kinds of work, each with a pattern of its kernels' names; the first that is found counts."""
 
-PRODUCTS = r"gemm|nvjet|cutlass|cublas|xmma|wgmma|aten::(mm|addmm|bmm|matmul)|splitk"
+PRODUCTS = r"gemm|nvjet|cutlass|cublas|xmma|wgmma|aten::(mm|addmm|bmm|matmul)|splitk|linear_pointwise"
 CONVOLUTIONS = r"conv(?!ert)|fprop|implicit_gemm|nchw|nhwc"
 COPIES = r"memcpy|memset|copy_kernel|aten::copy_|CatArray"
 INFERENCE: Kinds = (

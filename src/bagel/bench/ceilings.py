@@ -17,6 +17,7 @@ from torch import Tensor
 from bagel.model.attention import attend
 from bagel.model.config import LLMConfig
 from bagel.model.fp8 import can_multiply, quantise
+from bagel.model.kernels import linear
 
 PLAIN, FP8 = "plain", "fp8"
 ROWS = 4096
@@ -117,7 +118,7 @@ def _sustained(config: LLMConfig, rows: int, make: Maker) -> float:
 
 def _plain(rows: int, inputs: int, outputs: int, device: torch.device, dtype: torch.dtype) -> Callable[[], Tensor]:
     x, w = (torch.randn(n, inputs, device=device, dtype=dtype) for n in (rows, outputs))
-    return lambda: x @ w.T
+    return torch.inference_mode()(lambda: linear(x, w))
 
 
 def _fp8(rows: int, inputs: int, outputs: int, device: torch.device) -> Callable[[], Tensor]:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bagel.model import host_float
 from bagel.model.bf11 import Bf11Weight
 from bagel.model.fp8 import Fp8Weight, can_multiply
 from bagel.model.packed import Int8Weight, Nf4Weight, multiplies_int8
@@ -45,6 +46,9 @@ def linear(
     if narrow := _narrow(x, weight):
         return _narrow_product(narrow, narrow.quantise(x), weight, x.dtype, bias, add, into)
     weight = _wide(x, weight)
+    if _by_onednn(x, weight):
+        out = host_float.product(x, weight, bias)
+        return out if add is None else add.add_(out) if into else add + out
     if add is None:
         return F.linear(x, weight, bias)
     if bias is not None:
@@ -222,6 +226,11 @@ def _fused(x: Tensor) -> bool:
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False  # first of all: the compiler of training would break its graph at the context variable
     return x.is_cuda and len(x) > 0 and not _plain.get() and has_triton()
+
+
+def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+    wanted = not _plain.get() and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return wanted and host_float.fits(x, weight)
 
 
 def _narrow(x: Tensor, weight: Weight) -> Any:
