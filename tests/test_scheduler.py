@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import threading
 import time
 import weakref
 
@@ -140,6 +141,41 @@ def test_cancelling_frees_the_contexts_at_once(runtime):
     assert not scheduler.busy
     gc.collect()
     assert [store() for store in stores] == [None] * len(stores)
+
+
+def test_passes_go_on_beside_what_is_made_for_a_job(bagel, runtime):
+    scheduler, go = Scheduler(runtime.engine), threading.Event()
+    waits = scheduler.submit(runtime.engine.aside(go.wait, 60))
+    words = scheduler.submit(writing(runtime, "hello"))
+    events = []
+    while scheduler.active != [waits]:
+        events += scheduler.step()
+    assert results(events)[words].token_ids == bagel.chat("hello", max_tokens=12).token_ids
+    passes = runtime.engine.passes
+    assert list(scheduler.step()) == [], "a step ends, so that a job that comes now need not wait"
+    go.set()
+    assert results(drain(scheduler)) == {waits: True}
+    assert runtime.engine.passes == passes
+
+
+def test_what_is_made_beside_may_fail_or_be_left(runtime):
+    scheduler, go = Scheduler(runtime.engine), threading.Event()
+    left, waits = (scheduler.submit(runtime.engine.aside(go.wait, 60)) for _ in range(2))
+    fails = scheduler.submit(runtime.engine.aside(int, "x"))
+    list(scheduler.step())
+    for ticket in (left, waits):
+        assert isinstance(scheduler.cancel(ticket)[1], Cancelled)
+    go.set()
+    ends = dict(drain(scheduler))
+    assert isinstance(ends[fails].error, ValueError)
+    assert scheduler.metrics.ended == {"finished": 0, "failed": 1, "cancelled": 2, "refused": 0}
+
+
+def test_without_a_thread_for_it_all_is_made_on_the_spot(runtime):
+    runtime.engine.beside = None
+    scheduler = Scheduler(runtime.engine)
+    ticket = scheduler.submit(runtime.engine.aside(threading.current_thread))
+    assert results(scheduler.step()) == {ticket: threading.current_thread()}
 
 
 def test_limits_and_turns_of_owners(runtime):

@@ -65,7 +65,7 @@ def with_previews(runtime: Runtime, job: Job, pace: Evenly) -> Job:
             yield replace(said, latent=said.latent.new_empty(0, said.latent.shape[1]))
             if pace.wants(said):
                 began = time.perf_counter()
-                image = runtime.decode(said.latent, said.grid)
+                image = yield from runtime.engine.aside(runtime.decode, said.latent, said.grid)
                 pace.spent(time.perf_counter() - began)
                 yield Preview(image, number)
                 number += 1

@@ -100,6 +100,18 @@ class Runtime:
         levels = to_levels(image) if isinstance(image, Image.Image) else image
         return from_levels(levels.to(self.checkpoint.model.device))
 
+    def parts_of(self, picture: Image.Image, latents: bool) -> tuple[tuple[int, int], dict[str, LatentPart | VitPart]]:
+        """(height, width) at which a picture is read, and as what, by the names of `sees`; `latents`: see
+        `Conversation.read_inputs`."""
+        image = self.resized(self.placed(picture), self.checkpoint.config.images.vae)
+        width, height = image.size if isinstance(image, Image.Image) else (image.shape[2], image.shape[1])
+        parts: dict[str, LatentPart | VitPart] = {}
+        if latents and "latents" in self.sees:
+            parts["latents"] = self.encode(image)
+        if not parts or "vit" in self.sees:
+            parts["vit"] = self.look(image)
+        return (height, width), parts
+
     def encode(self, image: Picture) -> LatentPart:
         """A picture of legal size as a clean latent segment: the posterior's mean, so that the same picture
         always reads the same (upstream samples)."""
@@ -195,7 +207,7 @@ class Conversation:
         mark, no_text, parted = self.cond.mark, self.no_text.mark, not self._shares_texts()
         owner = self.no_text
         for item in items:
-            before, reads = mark, self._reads(item, latents)
+            before, reads = mark, (yield from self._reads(item, latents))
             for read in reads:
                 mark = mark.after(read.part.segment, read.name)
             mine += reads
@@ -216,19 +228,14 @@ class Conversation:
         if not parted:
             self.no_image = self.cond.fork()
 
-    def _reads(self, item: Input, latents: bool) -> list[Read]:
+    def _reads(self, item: Input, latents: bool) -> Job:
+        """-> list[Read]"""
         runtime = self.runtime
         if isinstance(item, str):
             return [Read(self.cond, TextPart(runtime.checkpoint.tokenizer.segment(item)))]
-        image, name = runtime.resized(runtime.placed(item), runtime.checkpoint.config.images.vae), next(_pictures_read)
-        width, height = image.size if isinstance(image, Image.Image) else (image.shape[2], image.shape[1])
-        self.size = height, width
-        reads = []
-        if latents and "latents" in runtime.sees:
-            reads.append(Read(self.cond, runtime.encode(image), what=("latents", name)))
-        if not reads or "vit" in runtime.sees:
-            reads.append(Read(self.cond, runtime.look(image), what=("vit", name)))
-        return reads
+        self.size, parts = yield from runtime.engine.aside(runtime.parts_of, item, latents)
+        name = next(_pictures_read)
+        return [Read(self.cond, part, what=(sense, name)) for sense, part in parts.items()]
 
     # --- writing and drawing -------------------------------------------------------------------------------
 
@@ -264,7 +271,7 @@ class Conversation:
         stats.model_calls += calls
         del contexts  # the decoder needs the room
         with stats.phase("decode"):
-            image = self.runtime.decode(latent, grid)
+            image = yield from self.runtime.engine.aside(self.runtime.decode, latent, grid)
         return ImageDone(image, latent.float().cpu(), seed)
 
     def _start(self, options: ImageOptions, seed: int) -> tuple[tuple[int, int], Tensor]:

@@ -9,8 +9,10 @@ Letters: D model width.
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Generator, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -74,9 +76,16 @@ class Seen(NamedTuple):
         return self._replace(last=self.last.clone(), logits=None if self.logits is None else self.logits.clone())
 
 
+@dataclass(frozen=True)
+class Beside:
+    """Something to be made while the passes of other jobs go on, in the engine's thread for that."""
+
+    make: Callable[[], Any]
+
+
 Job = Generator[Any, Any, Any]
-"""Yields lists of Read (answered by lists of Seen), a Claim to room before it begins, and events; returns its
-result."""
+"""Yields lists of Read (answered by lists of Seen), a Claim to room before it begins, what is made Beside the passes
+(answered by what that gives), and events; returns its result."""
 
 
 @dataclass
@@ -93,6 +102,18 @@ class Engine:
     passes: int = field(default=0, init=False)
     _token_step: TokenStep | None = field(default=None, init=False, repr=False)
     _flow_steps: FlowSteps | None = field(default=None, init=False, repr=False)
+
+    @functools.cached_property
+    def beside(self) -> ThreadPoolExecutor | None:
+        """A thread for what needs no pass, on the CPU, where it is a core's work that others need not wait for. A GPU
+        does one thing after the other anyway: there it is made on the spot."""
+        return ThreadPoolExecutor(1, "bagel-beside") if self.model.device.type == "cpu" else None
+
+    def aside(self, make: Callable[..., Any], *arguments: Any) -> Job:
+        """For a job: make(*arguments), beside the passes where there is a thread for it."""
+        if self.beside is None:
+            return make(*arguments)
+        return (yield Beside(functools.partial(make, *arguments)))
 
     def new_context(self) -> Context:
         return Context(self.model.local, self.model.dtype, self.model.layer_devices or self.model.device)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field
 from typing import Any
 
 from bagel.devices import on_host
 from bagel.errors import BagelError, InputError
-from bagel.infer.engine import Engine, Finished, Job, Seen
+from bagel.infer.engine import Beside, Engine, Finished, Job, Seen
 from bagel.infer.ticket import WRITE, Ticket, Waiting
 from bagel.memory.recover import relieved
 from bagel.memory.room import Claim
@@ -84,6 +85,8 @@ class Metrics:
 
 
 Event = tuple[Ticket, Any]
+_PATIENCE = 0.05
+"""Seconds that a step without a pass may take: who runs the scheduler may have news for it."""
 
 
 class Scheduler:
@@ -127,11 +130,13 @@ class Scheduler:
             self.cancel(ticket)
 
     def step(self) -> Iterator[Event]:
-        """Lets waiting jobs in, makes one pass for those whose turn it is, and hands out what came of it."""
+        """Lets waiting jobs in, makes one pass for those whose turn it is, and hands out what came of it. No pass is
+        made while all wait for what is made beside."""
         yield from self._admit()
-        if not self.active:
-            return
+        yield from self._collect()
         chosen = self._choose()
+        if not chosen:
+            return
         self._passes += 1
         wrong = {ticket: error for ticket in chosen if (error := self._error_in(ticket))}
         for ticket, error in wrong.items():
@@ -162,6 +167,21 @@ class Scheduler:
             self.active.append(ticket)
             yield from self._resume(ticket, None)
 
+    def _collect(self) -> Iterator[Event]:
+        """Goes on with jobs for which something was made beside the passes."""
+        away = [(ticket, ticket.making) for ticket in self.active if ticket.making]
+        if away and len(away) == len(self.active):
+            wait([making for _, making in away], _PATIENCE, FIRST_COMPLETED)
+        for ticket, making in away:
+            if ticket not in self.active or not making.done():
+                continue
+            try:
+                made = making.result()
+            except Exception as error:
+                yield self._fail(ticket, relieved(error, self.engine.forget))
+            else:
+                yield from self._resume(ticket, made)
+
     def _must_wait(self, ticket: Ticket) -> bool:
         """For some of those under way to end. None of them: nothing is gained by waiting."""
         if not self.active:
@@ -172,10 +192,12 @@ class Scheduler:
     def _choose(self) -> list[Ticket]:
         """Whose wishes go into the next pass. Words come first; what takes long shares the time between them,
         the longest waiting job first."""
-        if self.limits.together:
-            return list(self.active)
-        writers = [ticket for ticket in self.active if ticket.kind == WRITE]
-        others = sorted((t for t in self.active if t.kind != WRITE), key=lambda t: (t.served, t.number))
+        ready = [ticket for ticket in self.active if not ticket.making]
+        if self.limits.together or not ready:
+            return ready
+        kinds = [(ticket, ticket.kind) for ticket in ready]
+        writers = [ticket for ticket, kind in kinds if kind == WRITE]
+        others = sorted((t for t, kind in kinds if kind != WRITE), key=lambda t: (t.served, t.number))
         apart = self.engine.separates
         light = not apart and sum(ticket.tokens for ticket in others) <= self.limits.light
         if not others or (writers and not light and self._text_passes < self.limits.text_passes):
@@ -213,12 +235,12 @@ class Scheduler:
                 return [error]
         return [_kept(answer) for ticket in tickets for answer in self._forward([ticket])]
 
-    def _resume(self, ticket: Ticket, answer: list[Seen] | None) -> Iterator[Event]:
-        """Goes on with a job until it wants something read again, or ends."""
-        ticket.wanted = None
+    def _resume(self, ticket: Ticket, answer: Any) -> Iterator[Event]:
+        """Goes on with a job until it wants something read or made again, or ends."""
+        ticket.wanted = ticket.making = None
         try:
             said = _sent(ticket, answer)
-            while not isinstance(said, list):
+            while not isinstance(said, (list, Beside)):
                 if not isinstance(said, Claim):
                     yield ticket, said
                 elif len(self.active) > 1 and said.must_wait:
@@ -226,7 +248,11 @@ class Scheduler:
                 if ticket not in self.active:
                     return
                 said = _sent(ticket, None)
-            ticket.wanted = said
+            if isinstance(said, Beside):
+                assert self.engine.beside is not None
+                ticket.making = self.engine.beside.submit(said.make)
+            else:
+                ticket.wanted = said
         except StopIteration as stop:
             self.active.remove(ticket)
             yield self._end(ticket, Finished(stop.value), "finished")
@@ -244,14 +270,16 @@ class Scheduler:
         return self._end(ticket, Failed(error), "failed")
 
     def _end(self, ticket: Ticket, event: Any, how: str) -> Event:
-        ticket.wanted = None
+        if ticket.making:
+            ticket.making.cancel()
+        ticket.wanted = ticket.making = None
         ticket.job.close()
         self.metrics.waited += (ticket.began or time.perf_counter()) - ticket.came
         self.metrics.ended[how] += 1
         return ticket, event
 
 
-def _sent(ticket: Ticket, answer: list[Seen] | None) -> Any:
+def _sent(ticket: Ticket, answer: Any) -> Any:
     with on_host():
         return ticket.job.send(answer)
 

@@ -9,7 +9,9 @@ import itertools
 import time
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 from bagel.infer.engine import Job, Read
 from bagel.memory.room import Claim
@@ -22,7 +24,8 @@ WRITE, READ, DRAW = "write", "read", "draw"
 @dataclass(eq=False)
 class Ticket:
     """One job in the scheduler's hands. owner: whom it runs for, waiting owners take turns; weight: tokens it
-    may hold; claim: what it waits to have room for; the times are `time.perf_counter` seconds."""
+    may hold; claim: what it waits to have room for; making: what is made for it beside the passes, until it goes on
+    with that; the times are `time.perf_counter` seconds."""
 
     job: Job
     number: int
@@ -33,6 +36,7 @@ class Ticket:
     served: int = 0
     wanted: list[Read] | None = None
     claim: Claim | None = None
+    making: Future[Any] | None = None
 
     @property
     def kind(self) -> str:
