@@ -49,10 +49,14 @@ class Task:
 
 @dataclass
 class Tally:
+    """What came back. server_cpu, client_cpu: seconds that the processes computed, on all cores; both share them."""
+
     seconds: list[float] = field(default_factory=list)
     wrong: int = 0
     errors: list[str] = field(default_factory=list)
     elapsed: float = 0.0
+    server_cpu: float = 0.0
+    client_cpu: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -68,6 +72,8 @@ class Tally:
             "per_second": round(self.rate, 2),
             "p50_seconds": round(marks[49], 3),
             "p95_seconds": round(marks[94], 3),
+            "server_cpu_ms": round(1000 * self.server_cpu / len(self.seconds), 1),
+            "client_cpu_ms": round(1000 * self.client_cpu / len(self.seconds), 1),
         }
 
 
@@ -190,28 +196,36 @@ async def disturb(port: int, until: float) -> int:
 
 async def measure(port: int, todo: list[Task], clients: int, seconds: float, rude: int = 0) -> tuple[Tally, int]:
     tally, began = Tally(), time.perf_counter()
+    server_cpu, client_cpu = await metric(port, "bagel_cpu_seconds_total"), time.process_time()
     until, queue = began + seconds, itertools.cycle(todo)
     workers = [work(port, queue, until, tally) for _ in range(clients)]
     *_, disturbed = await asyncio.gather(*workers, asyncio.gather(*[disturb(port, until) for _ in range(rude)]))
     tally.elapsed = time.perf_counter() - began
+    tally.server_cpu = await metric(port, "bagel_cpu_seconds_total") - server_cpu
+    tally.client_cpu = time.process_time() - client_cpu
     return tally, sum(disturbed)
 
 
-async def memory(port: int, every: float, found: list[int]) -> None:
+async def metric(port: int, name: str) -> float:
+    """A number of the server's about itself."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    text = (await reader.read()).decode()
+    writer.close()
+    return float(text.partition(f"\n{name} ")[2].partition("\n")[0])
+
+
+async def memory(port: int, every: float, found: list[float]) -> None:
     """Resident bytes of the server, now and then."""
     while True:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        text = (await reader.read()).decode()
-        writer.close()
-        found.append(int(float(text.partition("\nbagel_memory_bytes ")[2].partition("\n")[0])))
+        found.append(await metric(port, "bagel_memory_bytes"))
         await asyncio.sleep(every)
 
 
 async def run(port: int, todo: list[Task], arguments: argparse.Namespace) -> dict[str, Any]:
     await measure(port, todo, 8, 3)  # warm
     alone, _ = await measure(port, todo, 1, arguments.alone)
-    resident: list[int] = []
+    resident: list[float] = []
     watch = asyncio.create_task(memory(port, arguments.seconds / 10, resident))
     load, disturbed = await measure(port, todo, arguments.clients, arguments.seconds, arguments.rude)
     watch.cancel()

@@ -184,6 +184,7 @@ def test_metrics_count(live):
     assert [b - a for a, b in zip(before[:2], after[:2], strict=True)] == [3, 1]
     assert all(b > a for a, b in zip(before, after, strict=True))
     assert live.metric("bagel_memory_bytes") > 1e7
+    assert live.metric("bagel_cpu_seconds_total") > 0
     assert live.metric("bagel_jobs_active") == 0
 
 

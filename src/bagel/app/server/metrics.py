@@ -90,6 +90,7 @@ class _SchedulerCollector(Collector):
             yield family
         yield CounterMetricFamily("bagel_pass_jobs", "Jobs in passes; over passes: occupancy.", value=metrics.occupancy)
         yield CounterMetricFamily("bagel_queue_seconds", "Seconds that jobs waited.", value=metrics.waited)
+        yield CounterMetricFamily("bagel_cpu_seconds", "CPU seconds of all threads.", value=time.process_time())
         yield GaugeMetricFamily("bagel_memory_bytes", "Resident memory of the process.", value=resident())
         if torch.cuda.is_available():
             yield GaugeMetricFamily("bagel_gpu_memory_bytes", "Held on the GPU.", value=torch.cuda.memory_allocated())
