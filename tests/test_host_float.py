@@ -12,7 +12,7 @@ from bagel.model.kernels import forms, linear
 pytestmark = pytest.mark.skipif(not host_float._available(), reason="this processor's products are left to PyTorch")
 
 
-@pytest.mark.parametrize("rows", [8, 9, 64, 65, 200])
+@pytest.mark.parametrize("rows", [16, 17, 64, 65, 200])
 @pytest.mark.parametrize("biased", [True, False])
 @torch.inference_mode()
 def test_the_product_is_the_plain_one(rows, biased):
@@ -30,8 +30,8 @@ def test_the_product_is_the_plain_one(rows, biased):
 
 
 def test_few_rows_other_numbers_and_views_are_left_to_pytorch():
-    x, weight = torch.randn(8, 48), torch.randn(40, 48)
-    assert not host_float.fits(x[:7], weight)
+    x, weight = torch.randn(16, 48), torch.randn(40, 48)
+    assert not host_float.fits(x[:15], weight)
     assert not host_float.fits(x.bfloat16(), weight.bfloat16())
     assert not host_float.fits(x[:, :24], weight[:, :24])
     assert not host_float.fits(x, weight.bfloat16())
@@ -45,6 +45,6 @@ def test_a_gradient_goes_through_the_plain_form():
 
 
 def test_few_sizes_are_compiled_and_little_is_wasted():
-    filled = {rows: rows + -rows % host_float._grain(rows) for rows in range(8, 1025)}
+    filled = {rows: rows + -rows % host_float._grain(rows) for rows in range(16, 1025)}
     assert len(set(filled.values())) < 30
     assert max(size / rows for rows, size in filled.items() if rows > 32) <= 1.25

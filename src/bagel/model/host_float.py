@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FEW_ROWS = 8
-"""For fewer rows the weight is only streamed from memory, and the library's call costs more than it saves."""
+FEWEST_ROWS = 16
+"""For fewer rows the library's call costs more than it saves."""
 
 
 def fits(x: Tensor, weight: Tensor) -> bool:
     """x [T, K], weight [N, K]: contiguous, in float32, in host memory."""
     return (
-        len(x) >= FEW_ROWS
+        len(x) >= FEWEST_ROWS
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.is_contiguous()
@@ -41,7 +41,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _grain(rows: int) -> int:
     """What a number of rows is filled up to a multiple of. The library compiles its code anew for every number (a third
     of a millisecond, half a MiB that it keeps), and in a server each would come: so there are four to an octave."""
-    return max(FEW_ROWS, 1 << max(rows.bit_length() - 3, 0))
+    return max(8, 1 << (rows.bit_length() - 3))
 
 
 @functools.cache
