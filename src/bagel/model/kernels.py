@@ -222,15 +222,18 @@ def forms(fast: bool) -> Iterator[None]:
         _plain.reset(token)
 
 
+def _may_replace() -> bool:
+    """Whether an operation may have another form than its plain one. The context variable comes last: the compiler of
+    training would break its graph there."""
+    return not torch.is_grad_enabled() and not torch.compiler.is_compiling() and not _plain.get()
+
+
 def _fused(x: Tensor) -> bool:
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return False  # first of all: the compiler of training would break its graph at the context variable
-    return x.is_cuda and len(x) > 0 and not _plain.get() and has_triton()
+    return x.is_cuda and len(x) > 0 and _may_replace() and has_triton()
 
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
-    wanted = not _plain.get() and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    return wanted and host_float.fits(x, weight)
+    return _may_replace() and host_float.fits(x, weight)
 
 
 def _narrow(x: Tensor, weight: Weight) -> Any:
