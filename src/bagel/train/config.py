@@ -92,7 +92,9 @@ class OptimPart:
     ends at min_lr whatever its speed, and no two are the same: rates follow from the steps alone only without
     decay_minutes. clip: largest norm of the gradient. ema: decay of the running mean of the
     weights, null for none. ema_warmup: after n steps the decay is at most (1 + n) / (10 + n), so that random first
-    weights are soon forgotten."""
+    weights are soon forgotten. captured: the update as one CUDA graph, for small models, whose hundreds of launches
+    take a processor longer than the GPU; it keeps one more copy of the gradients, and is for one GPU and bf16 weights
+    (auto: where that is so)."""
 
     name: str = "adamw"
     lr: float = 2.5e-5
@@ -109,6 +111,7 @@ class OptimPart:
     clip: float = 1.0
     ema: float | None = None
     ema_warmup: bool = False
+    captured: str = "off"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +218,7 @@ _CHOICES = {
     "model.init": ("checkpoint", "und", "scratch"),
     "optim.name": ("adamw", "adamw8bit", "muon"),
     "optim.schedule": ("constant", "cosine", "wsd"),
+    "optim.captured": ("auto", "on", "off"),
     "parallel.params": ("fp32", "bf16"),
     "parallel.compute": ("auto", "fp32", "bf16"),
     "parallel.reduce": ("fp32", "bf16"),

@@ -18,7 +18,7 @@ from bagel.data.check import look_over
 from bagel.data.loader import PackLoader, of_a_killed_worker
 from bagel.model.varlen import can_run
 from bagel.train import config as configs
-from bagel.train import optim, parallel, samples, state
+from bagel.train import optim, parallel, samples, state, update
 from bagel.train.config import RESOLVED, TrainConfig
 from bagel.train.errors import TrainError
 from bagel.train.feed import Data, Feed, Ready
@@ -132,6 +132,7 @@ class Trainer:
         self.config, self.world, self.model = setup.config, setup.world, setup.checkpoint.model
         self.number = self.first = step
         self.feed = self.fed_by(setup.data)
+        self.update = update.make(setup)
         self.peak = peak_flops(self.world.device)
         self.unread: Done | None = None
         self.waited = 0.0
@@ -184,8 +185,8 @@ class Trainer:
             self.feed.ahead(self.config.accumulate)
         left = agreed.seconds_left / self.world.size
         rate = optim.rate(self.config.optim, self.number, self.config.steps, left)
-        norm = self._update(rate)
         self.number += 1
+        norm = self.update(rate, self.number)
         names = [one.batch.samples for one in ready]
         return Done(self.number, agreed, torch.stack(found), norm, rate, names), ended, save
 
@@ -212,16 +213,6 @@ class Trainer:
         if loss.requires_grad:
             (loss * self.world.size).backward()
         return torch.stack(found).detach()
-
-    def _update(self, rate: float) -> Tensor:
-        optimizer = self.setup.optimizer
-        optim.set_rate(optimizer, rate)
-        norm = optim.clip(self.setup.parameters, self.config.optim.clip, optimizer)
-        optimizer.step()
-        optimizer.zero_grad()
-        if self.setup.ema:
-            self.setup.ema.update(self.number + 1)
-        return norm
 
     # --- after a step ------------------------------------------------------------------------------------
 

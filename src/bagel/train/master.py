@@ -8,6 +8,7 @@ parameter, gradient included, where float32 takes 16; on a GPU the whole update 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,35 +41,51 @@ class MasterAdamW(torch.optim.Optimizer):
             list(parameters.values()), {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         )
         self.moments = moments
+        self._groups: dict[float, list[nn.Parameter]] = {}
+        self._numbers: list[Tensor] = []
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Nothing waits for the device: the rate and the corrections go there as one small tensor. As with PyTorch's
-        fused optimisers, gradients are divided by `grad_scale` if it is set, and nothing changes if `found_inf` is
-        not zero (both scalars on the device)."""
-        group = self.param_groups[0]
-        beta1, beta2 = group["betas"]
-        together: dict[float, list[list[Tensor]]] = {}
-        for value in group["params"]:
+        """Nothing waits for the device. As with PyTorch's fused optimisers, gradients are divided by `grad_scale` if it
+        is set, and nothing changes if `found_inf` is not zero (both scalars on the device)."""
+        self.count()
+        self.move()
+
+    def count(self) -> None:
+        """The host's part of a step: counts it for each parameter with a gradient, and sends the rate and the
+        corrections to the device, for each count in a small tensor that stays where it is."""
+        self._groups = defaultdict(list)
+        for value in self.param_groups[0]["params"]:
             if value.grad is not None:
                 self._begin(value)
-                count = float(self.state[value]["step"])  # on the CPU: no wait
-                together.setdefault(count, []).append([_local(value), _local(value.grad), *self._of(value)])
-        for count, columns in together.items():
-            device = columns[0][0].device
-            update = _fused() if device.type == "cuda" and has_triton() else _update_all
-            update(columns, self._numbers(group, count, device), beta1, beta2, group["eps"], group["weight_decay"])
+                self._groups[float(self.state[value]["step"])].append(value)  # on the CPU: no wait
+        for number, (count, values) in enumerate(self._groups.items()):
+            if number == len(self._numbers):
+                self._numbers.append(torch.zeros(3, device=values[0].device))
+            send(self._known(count), self._numbers[number])
 
-    def _numbers(self, group: Mapping[str, Any], count: float, device: torch.device) -> Tensor:
-        """float32 [5] on the device: rate, corrections of both moments, divisor of gradients, whether to skip."""
+    @torch.no_grad()
+    def move(self) -> None:
+        """The device's part, which a CUDA graph may replay: all that varies lies in tensors."""
+        group = self.param_groups[0]
+        for values, known in zip(self._groups.values(), self._numbers, strict=False):
+            device = known.device
+            scale, skip = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+            rest = torch.ones((), device=device) if scale is None else scale.float()
+            last = torch.zeros((), device=device) if skip is None else skip.float()
+            numbers = torch.cat((known, rest.reshape(1), last.reshape(1)))
+            columns = [
+                [_local(value), _local(value.grad), *self._of(value)] for value in values if value.grad is not None
+            ]
+            update = _fused() if device.type == "cuda" and has_triton() else _update_all
+            beta1, beta2 = group["betas"]
+            update(columns, numbers, beta1, beta2, group["eps"], group["weight_decay"])
+
+    def _known(self, count: float) -> list[float]:
+        """Rate, corrections of both moments."""
+        group = self.param_groups[0]
         beta1, beta2 = group["betas"]
-        known = torch.tensor([float(group["lr"]), 1 - beta1**count, (1 - beta2**count) ** 0.5])
-        if device.type == "cuda":
-            known = known.pin_memory().to(device, non_blocking=True)
-        scale, skip = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-        rest = torch.ones((), device=device) if scale is None else scale.float()
-        last = torch.zeros((), device=device) if skip is None else skip.float()
-        return torch.cat((known, rest.reshape(1), last.reshape(1)))
+        return [float(group["lr"]), 1 - beta1**count, (1 - beta2**count) ** 0.5]
 
     def _begin(self, value: Tensor) -> None:
         state = self.state[value]
@@ -87,6 +104,12 @@ class MasterAdamW(torch.optim.Optimizer):
         """The float32 master of a weight; before the first step the weight itself."""
         state = self.state[value]
         return joined(value.detach(), state["low"]) if state else value.detach().float()
+
+
+def send(numbers: list[float], to: Tensor) -> None:
+    """Into a tensor on the device, in order with what is launched there, without waiting."""
+    made = torch.tensor(numbers).view(to.shape)
+    to.copy_(made.pin_memory() if to.is_cuda else made, non_blocking=True)
 
 
 def _local(value: Tensor) -> Tensor:

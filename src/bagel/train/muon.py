@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bagel.train.master import joined, split
+from bagel.train.master import MasterAdamW, joined, send, split
 from bagel.train.parallel import local, local_rows, whole
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -46,6 +46,7 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(list(matrices.values()), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.rest = rest
+        self._rate: Tensor | None = None  # on the device
         if rest is not None:  # one set of rates and of states for both
             self.param_groups += rest.param_groups
             rest.state = self.state
@@ -53,16 +54,35 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Nothing waits for the device."""
-        if self.rest is not None:
+        self.count()
+        self.move()
+
+    def count(self) -> None:
+        """The host's part of a step (see `MasterAdamW.count`)."""
+        if isinstance(self.rest, MasterAdamW):
+            self.rest.count()
+        group = self.param_groups[0]
+        for value in group["params"]:
+            if value.grad is not None:
+                self._begin(value)
+        if self._rate is None:
+            self._rate = torch.zeros((), device=group["params"][0].device)
+        send([group["lr"]], self._rate)
+
+    @torch.no_grad()
+    def move(self) -> None:
+        """The device's part, which a CUDA graph may replay where that of `rest` may be."""
+        if isinstance(self.rest, MasterAdamW):
+            self.rest.move()
+        elif self.rest is not None:
             self.rest.step()
         group = self.param_groups[0]
         alike: dict[tuple[Any, ...], list[nn.Parameter]] = defaultdict(list)
         for value in group["params"]:
             if value.grad is not None:
-                self._begin(value)
                 alike[tuple(value.shape), value.dtype].append(value)
         for values in alike.values():
-            self._move(values, group["lr"], group["momentum"], group["weight_decay"])
+            self._move(values, group["momentum"], group["weight_decay"])
 
     def _begin(self, value: nn.Parameter) -> None:
         state = self.state[value]
@@ -71,24 +91,25 @@ class Muon(torch.optim.Optimizer):
             if value.dtype is torch.bfloat16:
                 state["low"] = torch.zeros_like(value, dtype=torch.int16)
 
-    def _move(self, values: list[nn.Parameter], lr: float, momentum: float, decay: float) -> None:
+    def _move(self, values: list[nn.Parameter], momentum: float, decay: float) -> None:
         """One step of matrices of one shape, all at once: taken one by one they would cost more launches than the
         model does."""
+        assert self._rate is not None
         means = [local(self.state[value]["momentum"]) for value in values]
         grads = [local(value.grad) for value in values if value.grad is not None]
         torch._foreach_lerp_(means, grads, 1 - momentum)
         ahead = torch._foreach_lerp(grads, means, momentum)  # Nesterov's
         asked = torch.stack([_whole(part, value) for part, value in zip(ahead, values, strict=True)])
-        step = lr * _SIZE * max(asked.shape[1:]) ** 0.5
-        moves = orthogonal(asked)[:, local_rows(values[0])]
+        step = self._rate * (_SIZE * max(asked.shape[1:]) ** 0.5)
+        moves, kept_share = orthogonal(asked)[:, local_rows(values[0])] * step, 1 - self._rate * decay
         weights = [local(value.detach()) for value in values]
         if values[0].dtype is not torch.bfloat16:
-            torch._foreach_mul_(weights, 1 - lr * decay)
-            torch._foreach_add_(weights, list(moves.to(weights[0].dtype).unbind()), alpha=-step)
+            torch._foreach_mul_(weights, kept_share)
+            torch._foreach_sub_(weights, list(moves.to(weights[0].dtype).unbind()))
             return
         lows = [local(self.state[value]["low"]) for value in values]
         kept, low = torch.stack(weights), torch.stack(lows)
-        split(joined(kept, low).mul_(1 - lr * decay).sub_(moves, alpha=step), kept, low)
+        split(joined(kept, low).mul_(kept_share).sub_(moves), kept, low)
         torch._foreach_copy_(weights, list(kept.unbind()))
         torch._foreach_copy_(lows, list(low.unbind()))
 

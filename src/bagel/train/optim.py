@@ -150,13 +150,23 @@ class Ema:
         self.decay, self.warmup, self._parameters = decay, warmup, parameters
         self.mean = {name: value.detach().clone().float() for name, value in parameters.items()}
 
-    @torch.no_grad()
     def update(self, step: int) -> None:
         """After optimizer step number `step`, counted from 1."""
-        decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
+        self.move(self.share(step))
+
+    def share(self, step: int) -> float:
+        """Of the weights after that step, in the mean."""
+        return 1 - (min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay)
+
+    @torch.no_grad()
+    def move(self, share: float | Tensor) -> None:
+        """A share on the device varies in a CUDA graph that is replayed."""
         means = [local(value) for value in self.mean.values()]
         now = [local(value.detach()).float() for value in self._parameters.values()]
-        torch._foreach_lerp_(means, now, 1 - decay)
+        if isinstance(share, float):
+            torch._foreach_lerp_(means, now, share)
+        else:
+            torch._foreach_lerp_(means, now, [share] * len(means))
 
     @torch.no_grad()
     def start_anew(self) -> None:

@@ -4,9 +4,10 @@ A combination is a tuple: its kind first, then its attributes. These kinds count
 
 - are shown or named: ("look", shape, colour) of a flat shape, ("prop", kind, colour) of a thing in a room;
 - are named, in one text for those of two: ("pair", shape, shape), ("binding", look, look), ("count", n, shape);
-- are what a sample is about: ("relation", shape, relation, shape), ("setting", shape, attribute), ("count", n, ...),
-  ("compare", ...), ("edit", verb, ...), ("sum", ...), ("motion", law, ...), ("walk", actions), ("pose", ...),
-  ("tower", colours), ("layout", ...);
+- are what a sample is about: ("relation", shape, relation, shape) of what is to be drawn, ("setting", shape,
+  attribute), ("count", n, ...), ("compare", ...), ("edit", verb, ...), ("sum", ...), ("motion", law, ...), ("walk",
+  actions), ("pose", ...), ("tower", colours), ("layout", ...), ("said", a sum), ("said", a thing, the template that
+  asks for its colour);
 - are a choice of words: ("wording", language, key, template, frame, "train" or "new"); ("frame", language, key, frame)
   is the frame of a command that training does not use for that key.
 

@@ -198,7 +198,7 @@ def _update_seconds(made: Trainer) -> float:
     def update() -> None:
         for parameter in given:
             parameter.grad = torch.zeros_like(parameter)
-        made._update(0.0)
+        made.update(0.0, 1)
 
     def zeros() -> None:
         for parameter in given:

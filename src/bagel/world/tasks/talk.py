@@ -64,17 +64,18 @@ def dialogue(kit: Kit) -> Draft | None:
 
 
 def no_picture(kit: Kit) -> Draft | None:
-    """A sum, or the colour that a thing is known for."""
-    words = kit.words
+    """A sum, or the colour that a thing is known for: what is reserved is a sum, or a thing in a sentence."""
+    words, stated = kit.words, set[Combo]()
     if kit.chance(0.3):
         name = kit.pick(list(HINTS))
         question, goal = words.say("hint?", hint=words.lower(name)), AnswerGoal("colour", HINTS[name])
-        answer, about = words.plain("colour", HINTS[name]), name
+        answer, stated = words.plain("colour", HINTS[name]), {("said", name, words.said["hint?"])}
     else:
-        n, phrase, about = phrase_of_sum(kit)
+        n, phrase, source = phrase_of_sum(kit)
         question, goal = words.say("sum?", sum=phrase), AnswerGoal("number", str(n))
         answer = words.plain("number", str(n)).removesuffix("个").replace("两", "二")  # nothing is counted here
-    return Draft([Text(question), TargetAnswer(words.say("value", value=answer))], [goal], {("said", about)})
+        stated = {("said", source)}
+    return Draft([Text(question), TargetAnswer(words.say("value", value=answer))], [goal], stated)
 
 
 def edited(kit: Kit) -> Draft | None:

@@ -62,11 +62,12 @@ class Words:
         self.rng, self.language, self.new, self.framed = rng, language, new, framed
         self.nouns: English | Chinese = English(rng) if language == "en" else Chinese(rng)
         self.used: set[Combo] = set()
+        self.said: dict[str, int] = {}  # which template a key was last said with
 
     def plainly(self) -> "Words":
         """The same without frames; what it uses is remembered here too."""
         words = Words(self.rng, self.language, self.new, framed=False)
-        words.used = self.used
+        words.used, words.said = self.used, self.said
         return words
 
     def say(self, key: str, **slots: str) -> str:
@@ -78,6 +79,7 @@ class Words:
         template = self.rng.choice(commands if reframed else reserved if fresh else train)
         frame = self._frame(key, reframed) if is_command(template) else ""
         number = (reserved if fresh and not reframed else train).index(template)
+        self.said[key] = number
         self.used.add(("wording", self.language, key, number, frame, "new" if fresh else "train"))
         text = expand(in_frame(template, frame) if frame else template, self.rng).format(**slots)
         return _SENTENCE.sub(lambda match: match[0].upper(), text)
