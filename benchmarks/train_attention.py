@@ -1,6 +1,6 @@
 """Attention of a training pack on this GPU: over runs against FlexAttention, and which tiles suit its backward.
 
-    PYTHONPATH=src python benchmarks/train_attention.py [--lora | --mini] [--flex] [--cudnn]
+    PYTHONPATH=src python benchmarks/train_attention.py [--lora | --mini] [--flex]
 
 The packs are those of `bagel bench train`; the ViT's pictures are the pack's. `--mini`: runs as a pack of `bagel.mini`
 has them, the kernels alone. Milliseconds a layer; each pass of the backward is timed by itself, as the profiler saw its
@@ -10,10 +10,8 @@ kernel. Under a minute, most of it Triton's compiler (FlexAttention compiles hal
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,11 +28,12 @@ from bagel.train.bench.where import profiled, seconds
 
 GPU = torch.device("cuda")
 Tiles = tuple[list[Shape], list[Shape]]
-"""What is tried for the queries' pass and for the keys'."""
+"""What is tried for the queries' pass, and for the forward, and for the keys' pass."""
 TILES: Tiles = (
     [Shape(128, 64, 8, 3), Shape(128, 128, 8, 2), Shape(64, 128, 4, 2), Shape(128, 64, 8, 2)],
     [Shape(64, 128, 8, 2), Shape(32, 128, 8, 3), Shape(64, 128, 8, 3), Shape(64, 64, 4, 2), Shape(32, 64, 4, 3)],
 )
+FORWARD_TILES = [Shape(128, 128, 8, 3), Shape(64, 64, 4, 3), Shape(64, 128, 4, 3)]
 MINI_TILES: Tiles = (
     [Shape(128, 64, 4, 3), Shape(64, 64, 4, 3), Shape(64, 32, 4, 3), Shape(32, 64, 4, 3), Shape(32, 64, 2, 3),
      Shape(16, 64, 2, 3)],
@@ -50,15 +49,14 @@ def main() -> None:
     size.add_argument("--lora", action="store_true", help="heads of the 7B size")
     size.add_argument("--mini", action="store_true", help="heads of 32 and short runs")
     parser.add_argument("--flex", action="store_true", help="FlexAttention beside it")
-    parser.add_argument("--cudnn", action="store_true", help="cuDNN's attention of runs beside it")
     given = parser.parse_args()
     if given.mini:
-        mini(given.cudnn)
+        mini()
     else:
-        large(given.lora, given.flex, given.cudnn)
+        large(given.lora, given.flex)
 
 
-def large(lora: bool, flex: bool, cudnn: bool) -> None:
+def large(lora: bool, flex: bool) -> None:
     config = model_config(lora, False)
     pack = make_pack(config, Mix.of(lora, False), 0).to(GPU)
     assert pack.runs is not None
@@ -69,10 +67,10 @@ def large(lora: bool, flex: bool, cudnn: bool) -> None:
         ("causal runs", pack.runs.causal, len(pack.runs.keys) - pack.runs.num_full_keys, heads, 128, True),
         ("ViT", pictures(pack), pack.counts["vit"], (config.vit.num_attention_heads,) * 2, 72, False),
     ):
-        kernels(name, runs, keys, count, width, causal, TILES, cudnn)
+        kernels(name, runs, keys, count, width, causal, TILES)
 
 
-def mini(cudnn: bool) -> None:
+def mini() -> None:
     """In the numbers of one pack, lengths drawn at random; how many pictures its ViT reads is a guess."""
     generator = np.random.default_rng(0)
     full = np.minimum(66 + generator.exponential(94, 1900), 811).astype(int)
@@ -85,7 +83,7 @@ def mini(cudnn: bool) -> None:
         ("causal runs", texts, texts, heads, True),
         ("ViT", seen, seen, (6, 6), False),
     ):
-        kernels(name, Runs.of(queries, keys).to(GPU), int(keys.sum()), count, 32, causal, MINI_TILES, cudnn)
+        kernels(name, Runs.of(queries, keys).to(GPU), int(keys.sum()), count, 32, causal, MINI_TILES)
 
 
 def pictures(pack: object) -> Runs:
@@ -130,19 +128,26 @@ def whole(config: ModelConfig, pack: object, flex: bool) -> None:
         print("distance, output and gradients:", ", ".join(f"{error:.1e}" for error in errors))
 
 
-def kernels(
-    name: str, runs: Runs, keys: int, heads: tuple[int, int], width: int, causal: bool, tiles: Tiles, cudnn: bool
-) -> None:
+def kernels(name: str, runs: Runs, keys: int, heads: tuple[int, int], width: int, causal: bool, tiles: Tiles) -> None:
     queries = int(runs.query_ends[-1])
     lengths = [(ends[1:] - ends[:-1]).double() for ends in (runs.query_ends, runs.key_ends)]
     pairs = float((lengths[0] * lengths[1]).sum())
     product = 2 * pairs * heads[0] * width / 1e12
     q, k, v = normal(queries, heads[0], width), normal(keys, heads[1], width), normal(keys, heads[1], width)
     ends = runs.query_ends, runs.key_ends, runs.longest_query, runs.longest_key, causal
-    out, sums = varlen.forward(q, k, v, *ends)
-    took = seconds(lambda: varlen.forward(q, k, v, *ends), GPU, 5)
-    print(f"{name}: {queries} queries, {keys} keys; forward {1000 * took:.2f} ms, {2 * product / took:.0f} TFLOP/s")
-    grad, into = normal(*out.shape), tuple(torch.empty_like(x) for x in (q, k, v))
+    print(f"{name}: {queries} queries, {keys} keys")
+    took = seconds(lambda: torch.ops.aten._flash_attention_forward(q, k, v, *ends[:4], 0.0, causal, False), GPU, 5)
+    print(f"    FlashAttention-2, forward: {1000 * took:.3f} ms, {2 * product / took:.0f} TFLOP/s")
+    made = torch.empty_like(q), q.new_empty(heads[0], queries, dtype=torch.float32)
+    chosen_forward = triton_runs.forward_shape(triton_runs.widths(width)[0], ends[2])
+    for tile in dict.fromkeys([chosen_forward, *tiles[0], *FORWARD_TILES]):
+        call = partial(triton_runs.forward, q, k, v, *ends[:3], causal, made, chosen=tile)
+        ms = kernel_ms("_forward", call)
+        rate = f"{ms:.3f} ms, {2 * product / ms * 1000:.0f} TFLOP/s" if ms else "-"
+        print(f"    forward, {tile}: {rate}{' (chosen)' if tile == chosen_forward else ''}", flush=True)
+    varlen.forward(made, q, k, v, *ends)
+    out, sums = made
+    grad, into = normal(*out.shape), (torch.empty_like(q), torch.empty_like(k), torch.empty_like(v))
     chosen = triton_runs.shapes(triton_runs.widths(width)[0], *ends[2:])
     for number, (of, kernel, products) in enumerate((("queries", "_of_queries", 3), ("keys", "_of_keys", 4))):
         for tile in dict.fromkeys([chosen[number], *tiles[number]]):
@@ -151,65 +156,20 @@ def kernels(
             rate = f"{ms:.3f} ms, {products * product / ms * 1000:.0f} TFLOP/s" if ms else "-"
             print(f"    {of}' pass, {tile}: {rate}{' (chosen)' if tile == chosen[number] else ''}", flush=True)
     zeros = torch.zeros(2, dtype=torch.uint64, device=GPU)
-    took = seconds(
-        lambda: torch.ops.aten._flash_attention_backward(
-            grad, q, k, v, out, sums, *ends[:4], 0.0, causal, zeros, zeros
-        ),
-        GPU,
-        5,
-    )  # fmt: skip
-    print(f"    FlashAttention-2, atomic sums: {1000 * took:.2f} ms, {5 * product / took:.0f} TFLOP/s of five products")
-    if not cudnn:
-        return
-    try:
-        of_cudnn((grad, q, k, v), ends, product)
-    except RuntimeError as error:  # it does not take such runs
-        print(f"    cuDNN: {str(error).splitlines()[0][:150]}", flush=True)
+    known = grad, q, k, v, out, sums, *ends[:4], 0.0, causal, zeros, zeros
+    took = seconds(lambda: torch.ops.aten._flash_attention_backward(*known), GPU, 5)
+    rate = f"{1000 * took:.3f} ms, {5 * product / took:.0f} TFLOP/s of five products"
+    print(f"    FlashAttention-2, backward with atomic sums: {rate}")
 
 
-def of_cudnn(given: tuple[Tensor, Tensor, Tensor, Tensor], ends: tuple[Any, ...], product: float) -> None:
-    """cuDNN's attention of runs, which builds a graph for each number of runs and each longest one. given: the
-    output's gradient, queries, keys, values."""
-    grad, q, k, v = given
-    *known, causal = ends
-    begin = time.perf_counter()
-    found = torch.ops.aten._cudnn_attention_forward(q, k, v, None, *known, True, 0.0, causal, False)
-    out, sums, seed, offset = found[0], found[1], found[6], found[7]
-
-    def forward() -> object:
-        return torch.ops.aten._cudnn_attention_forward(q, k, v, None, *known, True, 0.0, causal, False)
-
-    def backward() -> tuple[Tensor, ...]:
-        return torch.ops.aten._cudnn_attention_backward(
-            grad, q, k, v, out, sums, seed, offset, None, *known, 0.0, causal
-        )
-
-    first = backward()
-    torch.cuda.synchronize()
-    built = time.perf_counter() - begin
-    wanted, logs = varlen.forward(q, k, v, *ends)
-    into = tuple(torch.empty_like(x) for x in (q, k, v))
-    varlen.backward(into, grad, q, k, v, wanted, logs, *ends)
-    pairs = zip((out, *first), (wanted, *into), strict=True)
-    errors = ", ".join(f"{float((a - b).norm() / b.norm()):.1e}" for a, b in pairs)
-    took = [seconds(call, GPU, 5) for call in (forward, backward)]
-    same = all(map(torch.equal, backward(), backward()))
-    print(
-        f"    cuDNN: forward {1000 * took[0]:.2f} ms, {2 * product / took[0]:.0f} TFLOP/s; backward "
-        f"{1000 * took[1]:.2f} ms, {5 * product / took[1]:.0f} TFLOP/s of five products; built in {built:.1f} s, same "
-        f"bits twice: {same}, distances {errors}",
-        flush=True,
-    )
-
-
-def kernel_ms(kernel: str, backward: Callable[[], object]) -> float | None:
-    """Milliseconds of one kernel of the backward; None where its tile wants more shared memory than there is."""
+def kernel_ms(kernel: str, call: Callable[[], object]) -> float | None:
+    """Milliseconds of one kernel of a call; None where its tile wants more shared memory than there is."""
     try:
         for _ in range(3):
-            backward()
+            call()
     except OutOfResources:
         return None
-    return next(found.ms for found in profiled(backward, GPU, 10).kernels if kernel in found.name)
+    return next(found.ms for found in profiled(call, GPU, 10).kernels if kernel in found.name)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,16 @@ for causal in (False, True):
         q, rows = torch.randn(223, heads, width), torch.randn(366, 3 * kv_heads * width)
         k, v = (x.unflatten(-1, (kv_heads, width)) for x in rows.chunk(3, dim=-1)[:2])  # with a gap between rows
         ends = runs.query_ends, runs.key_ends, runs.longest_query, runs.longest_key, causal
-        out, sums = varlen.forward(q, k, v, *ends)
-        wide = torch.zeros(heads, 300)
-        wide[:, 40:263] = sums  # as one group of several has them
+        out, wide = torch.empty_like(q), torch.zeros(2, heads, 300)
+        sums, summed = (x[:, 40:263] for x in wide)  # as one group of several has them
+        varlen.forward((out, sums), q, k, v, *ends)
+        made = torch.empty_like(q)
+        triton_runs.forward(q, k, v, *ends[:3], causal, (made, summed))
+        torch.testing.assert_close(made, out, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(wide[1], wide[0], rtol=1e-4, atol=1e-5)
         known = torch.randn_like(out), q, k, v, out
         found, wanted = ([torch.empty(x.shape) for x in (q, k, v)] for _ in range(2))
-        triton_runs.backward(*known, wide[:, 40:263], *ends, found)
+        triton_runs.backward(*known, sums, *ends, found)
         varlen.backward(wanted, *known, sums, *ends)
         for found, exact in zip(found, wanted, strict=True):
             torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
@@ -56,7 +60,7 @@ for skip in (0.0, 1.0):
         weight, low = torch.randn(37, 133).bfloat16(), torch.randint(-30000, 30000, (37, 133), dtype=torch.int16)
         made.append([weight, torch.randn(133, 37).t(), low, torch.randn(37, 133), torch.rand(37, 133)])
         update([made[-1]], torch.tensor([1e-3, 0.1, 0.3, 2.0, skip]), 0.9, 0.95, 1e-8, 0.01)
-    plain, ours = ([master._master(x[0], x[2]), x[3], x[4]] for x in made)
+    plain, ours = ([master.joined(x[0], x[2]), x[3], x[4]] for x in made)
     for found, wanted in zip(ours, plain, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
 """

@@ -18,7 +18,7 @@ PRODUCTS = r"gemm|nvjet|cutlass|cublas|xmma|wgmma|aten::(mm|addmm|bmm|matmul)|sp
 CONVOLUTIONS = r"conv(?!ert)|fprop|implicit_gemm|nchw|nhwc"
 COPIES = r"memcpy|memset|copy_kernel|aten::copy_|CatArray"
 INFERENCE: Kinds = (
-    ("attention", r"flash|fmha|sdpa|attention|^_attend|^_merge$|^_of_(queries|keys)$"),
+    ("attention", r"flash|fmha|sdpa|attention|^_attend|^_merge$|^_forward$|^_of_(queries|keys)$"),
     ("autoencoder", CONVOLUTIONS + r"|^_(sums|scales|apply|add)$"),
     ("products", PRODUCTS + r"|^_(gemv|skinny|product)$"),
     ("quantising and widening", r"^_(quantise_row|widen|sizes)$"),

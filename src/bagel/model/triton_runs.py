@@ -1,7 +1,7 @@
-"""The backward of attention over runs, in Triton, without atomic sums: every number is summed by one program in one
-order, so that a resumed run goes on with the same bits. FlashAttention-2 (arXiv 2307.08691) sums the queries'
-gradients from many programs at once; here they have a pass of their own, seven products where it needs five, which
-costs less than its orderly mode on runs of unequal length.
+"""Attention over runs in Triton, forward and backward, as FlashAttention-2 (arXiv 2307.08691) but without atomic sums:
+every number is summed by one program in one order, so that a resumed run goes on with the same bits. In its backward
+many programs add to the queries' gradients at once; here they have a pass of their own, seven products where it needs
+five, which costs less than its orderly mode on runs of unequal length.
 
 Letters: Q queries and K keys of all runs end to end, R runs, N query heads, M key/value heads, H head width.
 """
@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
+_LN_2: tl.constexpr = tl.constexpr(0.6931471805599453)
 
 
 class Shape(NamedTuple):
@@ -42,16 +43,17 @@ def widths(head_width: int) -> tuple[int, int]:
 def shapes(width: int, longest_query: int, longest_key: int, causal: bool) -> tuple[Shape, Shape]:
     """For the queries' pass and for the keys': by the wider of `widths`, smaller for short runs.
 
-    The keys' pass by time (packs of the 7B size, H100, PyTorch 2.11). Full runs, heads of 128: Shape(64, 64, 4, 2),
-    1.45 ms, against 1.65 with Shape(32, 128, 8, 3), though it spills some registers; heads of 72 in the ViT: 0.69
-    against 0.75 with Shape(64, 128, 8, 2). Causal runs, heads of 128: Shape(32, 128, 8, 3), 0.14 ms. Not yet by time,
-    but among those whose sums stay in registers on sm_90, which a compiler shows: the queries' pass, causal runs of
-    narrower heads, and heads of at most 64 columns (the small model's have 32)."""
+    By time (`benchmarks/train_attention.py`, H100, PyTorch 2.11): full runs, heads of 128, 0.55 and 0.91 ms; causal
+    ones 0.05 and 0.07 ms; heads of 72 in the ViT 0.22 and 0.42 ms. Not yet by time, but among those whose sums stay in
+    registers on sm_90, which a compiler shows: causal runs of narrower heads, and heads of at most 64 columns (the
+    small model's have 32)."""
     wide = width > 64
     of_queries = Shape(128, 64, 8 if wide else 4, 3)
     of_keys = Shape(64, 64, 4, 2)
-    if causal:
-        of_keys = Shape(32, 128, 8, 3) if wide else Shape(64, 128, 8, 2)
+    if causal and wide:
+        of_queries, of_keys = Shape(64, 128, 4, 2), Shape(32, 64, 4, 3)
+    elif causal:
+        of_keys = Shape(64, 128, 8, 2)
     if longest_query <= 64:
         of_queries = of_queries._replace(queries=64, warps=4)
     if longest_key <= 64:
@@ -82,6 +84,58 @@ def _write(base, value, rows, length, row_stride, first: tl.constexpr, H: tl.con
     if first + WIDTH > H:
         mask = mask & (column < H)[None, :]
     tl.store(base + rows[:, None] * row_stride + column[None, :], value.to(base.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _forward(  # type: ignore[no-untyped-def]
+    q_ptr, k_ptr, v_ptr, out_ptr, sums_ptr, query_ends, key_ends, total, scale, q_stride, k_stride, v_stride,
+    N: tl.constexpr, M: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr, REST: tl.constexpr,
+    CAUSAL: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    run, head = tl.program_id(0) // N, tl.program_id(0) % N
+    q_first, k_first = tl.load(query_ends + run), tl.load(key_ends + run)
+    q_length = tl.load(query_ends + run + 1) - q_first
+    k_length = tl.load(key_ends + run + 1) - k_first
+    start = tl.program_id(1) * QUERIES
+    if start < q_length:
+        row = start + tl.arange(0, QUERIES)
+        q_base = _head(q_ptr, q_first, head, q_stride, H)
+        k_base = _head(k_ptr, k_first, head // (N // M), k_stride, H)
+        v_base = _head(v_ptr, k_first, head // (N // M), v_stride, H)
+        q = _rows(q_base, row, q_length, q_stride, 0, H, WIDTH)
+        highest = tl.full((QUERIES,), float("-inf"), dtype=tl.float32)
+        sums = tl.zeros((QUERIES,), dtype=tl.float32)
+        out = tl.zeros((QUERIES, WIDTH), dtype=tl.float32)
+        if REST > 0:
+            q_rest = _rows(q_base, row, q_length, q_stride, WIDTH, H, REST)
+            out_rest = tl.zeros((QUERIES, REST), dtype=tl.float32)
+        end = k_length
+        if CAUSAL:  # every query sees the first key
+            end = tl.minimum(k_length, start + QUERIES + k_length - q_length)
+        for key in range(0, end, KEYS):
+            k_row = key + tl.arange(0, KEYS)
+            scores = tl.dot(q, tl.trans(_rows(k_base, k_row, k_length, k_stride, 0, H, WIDTH)))
+            if REST > 0:
+                k_rest = _rows(k_base, k_row, k_length, k_stride, WIDTH, H, REST)
+                scores = tl.dot(q_rest, tl.trans(k_rest), scores)
+            seen = (k_row < k_length)[None, :]
+            if CAUSAL:
+                seen = seen & (k_row[None, :] <= row[:, None] + (k_length - q_length))
+            scores = tl.where(seen, scores * (scale * _LOG2_E), float("-inf"))
+            higher = tl.maximum(highest, tl.max(scores, axis=1))
+            share, fade = tl.exp2(scores - higher[:, None]), tl.exp2(highest - higher)
+            highest, sums = higher, sums * fade + tl.sum(share, axis=1)
+            v = _rows(v_base, k_row, k_length, v_stride, 0, H, WIDTH)
+            out = tl.dot(share.to(v.dtype), v, out * fade[:, None])
+            if REST > 0:
+                v_rest = _rows(v_base, k_row, k_length, v_stride, WIDTH, H, REST)
+                out_rest = tl.dot(share.to(v.dtype), v_rest, out_rest * fade[:, None])
+        place = head.to(tl.int64) * total + q_first + row
+        tl.store(sums_ptr + place, (highest + tl.log2(sums)) * _LN_2, mask=row < q_length)
+        base = _head(out_ptr, q_first, head, N * H, H)
+        _write(base, out / sums[:, None], row, q_length, N * H, 0, H, WIDTH)
+        if REST > 0:
+            _write(base, out_rest / sums[:, None], row, q_length, N * H, WIDTH, H, REST)
 
 
 @triton.jit
@@ -205,6 +259,37 @@ def _of_keys(  # type: ignore[no-untyped-def]
         if REST > 0:
             _write(dk_base, dk_rest * scale, k_row, k_length, M * H, WIDTH, H, REST)
             _write(dv_base, dv_rest, k_row, k_length, M * H, WIDTH, H, REST)
+
+
+def forward_shape(width: int, longest_query: int) -> Shape:
+    """By the wider of `widths`. Not yet by time."""
+    if longest_query <= 64:
+        return Shape(64, 64, 4, 3)
+    return Shape(128, 64, 8 if width > 64 else 4, 3)
+
+
+def forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    query_ends: Tensor,
+    key_ends: Tensor,
+    longest_query: int,
+    causal: bool,
+    into: tuple[Tensor, Tensor],
+    chosen: Shape | None = None,
+) -> None:
+    """At least one run. q [Q, N, H], k, v [K, M, H]. into: what the queries receive, contiguous, and their sums (see
+    `backward`), whose rows may lie apart. chosen: the shape of a tile, for measuring."""
+    heads, kv_heads, head_width = q.shape[1], k.shape[1], q.shape[2]
+    width, rest = widths(head_width)
+    q, k, v = (_even(x) for x in (q, k, v))
+    out, sums = into
+    shape = chosen or forward_shape(width, longest_query)
+    _forward[((len(query_ends) - 1) * heads, triton.cdiv(longest_query, shape.queries))](
+        q, k, v, out, sums, query_ends, key_ends, sums.stride(0), head_width**-0.5, q.stride(0), k.stride(0),
+        v.stride(0), N=heads, M=kv_heads, H=head_width, WIDTH=width, REST=rest, CAUSAL=causal, **_launch(shape),
+    )  # fmt: skip
 
 
 def backward(

@@ -1,7 +1,7 @@
 """Attention over runs of varied length (see `bagel.runs`), with gradients.
 
-On a GPU FlashAttention-2's forward as PyTorch ships it, and a backward of our own; elsewhere, and as its definition,
-run by run in plain PyTorch. Each is an operator, so that `torch.compile` and selective recomputation see one call.
+On a GPU kernels of our own, or FlashAttention-2 as PyTorch ships it; elsewhere, and as its definition, run by run in
+plain PyTorch. Each is an operator, so that `torch.compile` and selective recomputation see one call.
 
 Letters: Q queries and K keys of all runs end to end, R runs, N query heads, M key/value heads, H head width; T rows
 of a pack, L keys listed from them.
@@ -139,18 +139,18 @@ def _(grad: Tensor, copies: Tensor, copy_ends: Tensor) -> Tensor:
 @torch.library.custom_op("bagel::run_attention", mutates_args=())
 def _attention(q: Tensor, k: Tensor, v: Tensor, ends: Sequence[Tensor], sizes: Tensor) -> tuple[Tensor, Tensor]:
     """-> what the queries receive, and the logarithm of their sums, float32 [N, Q]. See `RunGroups`."""
-    made = [forward(q[queries], k[keys], v[keys], *rest) for queries, keys, *rest in _groups(ends, sizes)]
-    if len(made) == 1:
-        return made[0]
-    if not made:
-        return torch.empty_like(q), q.new_empty(q.shape[1], 0, dtype=torch.float32)
-    outs, sums = zip(*made, strict=True)
-    return torch.cat(outs), torch.cat(sums, dim=1)
+    out, sums = (
+        torch.empty(q.shape, dtype=q.dtype, device=q.device),
+        q.new_empty(q.shape[1], len(q), dtype=torch.float32),
+    )
+    for queries, keys, *rest in _groups(ends, sizes):
+        forward((out[queries], sums[:, queries]), q[queries], k[keys], v[keys], *rest)
+    return out, sums
 
 
 @_attention.register_fake
 def _(q: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q), q.new_empty(q.shape[1], q.shape[0], dtype=torch.float32)
+    return q.new_empty(q.shape), q.new_empty(q.shape[1], q.shape[0], dtype=torch.float32)
 
 
 @torch.library.custom_op("bagel::run_attention_backward", mutates_args=())
@@ -183,6 +183,7 @@ def _groups(ends: Sequence[Tensor], sizes: Tensor) -> Iterator[tuple[Any, ...]]:
 
 
 def forward(
+    into: tuple[Tensor, Tensor],
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -191,15 +192,23 @@ def forward(
     longest_query: int,
     longest_key: int,
     causal: bool,
-) -> tuple[Tensor, Tensor]:
-    """Runs of one kind, at least one."""
+) -> None:
+    """Of runs of one kind, at least one: writes what the queries receive, and the logarithms of their sums. On a GPU
+    one run alone, a few queries behind a long context, is FlashAttention-2's, which shares its keys out."""
+    if q.is_cuda and has_triton() and len(query_ends) > 2:
+        from bagel.model import triton_runs
+
+        triton_runs.forward(q, k, v, query_ends, key_ends, longest_query, causal, into)
+        return
     if q.is_cuda:
-        out = torch.ops.aten._flash_attention_forward(
+        made = torch.ops.aten._flash_attention_forward(
             q, k, v, query_ends, key_ends, longest_query, longest_key, 0.0, causal, False
-        )
-        return out[0], out[1]
-    outs, sums = zip(*(_one(*one, causal) for one in _each(q, k, v, query_ends, key_ends)), strict=True)
-    return torch.cat(outs), torch.cat(sums, dim=1)
+        )[:2]
+    else:
+        outs, sums = zip(*(_one(*one, causal) for one in _each(q, k, v, query_ends, key_ends)), strict=True)
+        made = torch.cat(outs), torch.cat(sums, dim=1)
+    for place, value in zip(into, made, strict=True):
+        place.copy_(value)
 
 
 def backward(

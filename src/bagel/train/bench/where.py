@@ -12,7 +12,7 @@ from bagel.bench.ceilings import copy_rate, seconds
 from bagel.model.config import ModelConfig
 
 KINDS = (
-    ("attention", r"flex|triton_tem|flash|fmha|sdpa|attention|^_of_(queries|keys)$|^_sum_copies$"),
+    ("attention", r"flex|triton_tem|flash|fmha|sdpa|attention|^_forward$|^_of_(queries|keys)$|^_sum_copies$"),
     ("VAE (convolutions and norms)", CONVOLUTIONS + r"|^_(sums|scales|apply|add)$"),
     ("products", PRODUCTS),
     ("optimiser", r"adam|multi_tensor|foreach|lerp|^_update$"),
