@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from bagel.eval.exercises import Plan
 
 Knobs = flags_of(ImageOptions, "draw", "Drawing")
+Tasks = Annotated[tuple[str, ...], Parameter(consume_multiple=True)]
 See = Annotated[
     tuple[Literal["context", "look"], ...],
     Parameter(
+        consume_multiple=True,
         help="How given pictures are read where something is drawn, as the model was trained: context (latents), look "
         "(ViT)."
     ),
@@ -40,7 +42,7 @@ class ExerciseFlags:
 
     limit: Whole = 50
     """Exercises of each category."""
-    tasks: tuple[str, ...] = ()
+    tasks: Tasks = ()
     """Tasks (draw) or categories (draw/counting); all if not given."""
     split: str = "heldout"
     """heldout or train."""
@@ -88,7 +90,7 @@ class ClosenessFlags:
     """What is compared, and on what."""
 
     modes: Modes = None
-    tasks: tuple[str, ...] = ("draw", "edit")
+    tasks: Tasks = ("draw", "edit")
     """Tasks (draw) or categories (draw/counting) of the generated world that ask for a single picture."""
     count: Whole = 2
     """Exercises of each category."""

@@ -1,14 +1,19 @@
 """Conversations: several questions about one picture, an edit after a question, and questions without a picture."""
 
+from collections import Counter
 from collections.abc import Callable
 
 from ..goals import AnswerGoal
+from ..layout import PLACES, Box
 from ..sample import Part, Picture, Said, TargetAnswer, Text
-from ..scene import Scene
+from ..scene import SIDE, Scene, Thing
 from ..splits import Combo
 from . import ask, edit
 from .kit import Draft, Kit, Tasks
 from .think import HINTS, phrase_of_sum
+
+SLACK = 5.0
+"""Pixels between a place of the picture and the next that belong to neither."""
 
 
 def _number(kit: Kit, scene: Scene) -> Draft | None:
@@ -28,8 +33,28 @@ def _ground(kit: Kit, scene: Scene) -> Draft | None:
     return ask.value(kit, scene, kit.words.say("ground?"), "background", scene.background, stated)
 
 
+def _place(kit: Kit, scene: Scene) -> Draft | None:
+    """Where in the picture the only thing of its look is, if that is clearly one of nine places."""
+    counts = Counter(thing.look for thing in scene.things)
+    thing = kit.pick(scene.things)
+    found = [name for name, box in PLACES.items() if is_inside(thing, box)]
+    if counts[thing.look] > 1 or not found:
+        return None
+    question = kit.words.say("place?", thing=kit.words.the(*thing.look))
+    return ask.value(kit, scene, question, "place", found[0], {("look", *thing.look)})
+
+
+def is_inside(thing: Thing, box: Box) -> bool:
+    """By SLACK pixels at least, but at the border of the picture."""
+    x0, y0, x1, y1 = (
+        side if side in (0, SIDE) else side + grow
+        for side, grow in zip(box, (SLACK, SLACK, -SLACK, -SLACK), strict=True)
+    )
+    return x0 <= thing.x <= x1 and y0 <= thing.y <= y1
+
+
 QUESTIONS: tuple[Callable[[Kit, Scene], Draft | None], ...] = (
-    ask.existence, ask.colour, ask.shape, ask.where, ask.larger, _number, _ground,
+    ask.existence, ask.colour, ask.shape, ask.where, ask.larger, _number, _ground, _place,
 )  # fmt: skip
 
 

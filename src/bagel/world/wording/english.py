@@ -849,6 +849,23 @@ TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "{hint}: [what|which] colour [is it|would you paint it]?",
         ),
     ),
+    "place?": (
+        (
+            "Where in the picture is {thing}?",
+            "In which part of the picture [is|do you see] {thing}?",
+            "[say|tell me] where {thing} is in the picture!",
+            "Where do you see {thing} in the picture?",
+            "{thing}: where in the picture is it?",
+            "[say|tell me] in which part of the picture {thing} is!",
+            "Which part of the picture shows {thing}?",
+            "In the picture, where [is|do you see] {thing}?",
+        ),
+        (
+            "Where is {thing} in the picture?",
+            "{thing}: in which part of the picture is it?",
+            "[say|tell me] where in the picture {thing} is!",
+        ),
+    ),
     "ground?": (
         (
             "[What|Which] colour is the background?",

@@ -51,6 +51,17 @@ ENGLISH: Lexicon = {
         "above": ("above", "over"),
         "below": ("below", "under", "beneath", "underneath"),
     },
+    "place": {
+        "top left": ("top left", "upper left"),
+        "top centre": ("top",),
+        "top right": ("top right", "upper right"),
+        "middle left": ("left",),
+        "centre": ("centre", "center", "middle"),
+        "middle right": ("right",),
+        "bottom left": ("bottom left", "lower left"),
+        "bottom centre": ("bottom",),
+        "bottom right": ("bottom right", "lower right"),
+    },
     "number": {
         str(n): (word, str(n))
         for n, word in enumerate(
@@ -98,6 +109,17 @@ CHINESE: Lexicon = {
         "right": ("右边", "右侧"),
         "above": ("上方", "上面"),
         "below": ("下方", "下面"),
+    },
+    "place": {
+        "top left": ("左上角", "左上"),
+        "top centre": ("上边", "上方", "顶部"),
+        "top right": ("右上角", "右上"),
+        "middle left": ("左边", "左侧"),
+        "centre": ("中间", "中央", "正中"),
+        "middle right": ("右边", "右侧"),
+        "bottom left": ("左下角", "左下"),
+        "bottom centre": ("下边", "下方", "底部"),
+        "bottom right": ("右下角", "右下"),
     },
     "number": {str(n): (word, str(n)) for n, word in enumerate("零一两三四五六七八九十")},
     "yes": {
