@@ -29,12 +29,20 @@ def test_the_product_is_the_plain_one(rows, biased):
     torch.testing.assert_close(add, wanted, rtol=1e-5, atol=1e-4)
 
 
+@torch.inference_mode()
+def test_a_bias_may_lie_anyhow():
+    x, weight = torch.randn(16, 48), torch.randn(40, 48)
+    for bias in (torch.randn(80)[::2], torch.randn(1), torch.randn(40).expand(40)):
+        torch.testing.assert_close(host_float.product(x, weight, bias), F.linear(x, weight, bias), rtol=1e-5, atol=1e-4)
+
+
 def test_few_rows_other_numbers_and_views_are_left_to_pytorch():
     x, weight = torch.randn(16, 48), torch.randn(40, 48)
     assert not host_float.fits(x[:15], weight)
     assert not host_float.fits(x.bfloat16(), weight.bfloat16())
     assert not host_float.fits(x[:, :24], weight[:, :24])
     assert not host_float.fits(x, weight.bfloat16())
+    assert not host_float.fits(torch.randn(16, 2, 48), weight)
 
 
 def test_a_gradient_goes_through_the_plain_form():

@@ -144,7 +144,7 @@ def test_cancelling_frees_the_contexts_at_once(runtime):
 
 
 def test_passes_go_on_beside_what_is_made_for_a_job(bagel, runtime):
-    scheduler, go = Scheduler(runtime.engine), threading.Event()
+    scheduler, go = Scheduler(runtime.engine, Limits(beside=True)), threading.Event()
     waits = scheduler.submit(runtime.engine.aside(go.wait, 60))
     words = scheduler.submit(writing(runtime, "hello"))
     events = []
@@ -159,7 +159,7 @@ def test_passes_go_on_beside_what_is_made_for_a_job(bagel, runtime):
 
 
 def test_what_is_made_beside_may_fail_or_be_left(runtime):
-    scheduler, go = Scheduler(runtime.engine), threading.Event()
+    scheduler, go = Scheduler(runtime.engine, Limits(beside=True)), threading.Event()
     left, waits = (scheduler.submit(runtime.engine.aside(go.wait, 60)) for _ in range(2))
     fails = scheduler.submit(runtime.engine.aside(int, "x"))
     list(scheduler.step())
@@ -171,11 +171,16 @@ def test_what_is_made_beside_may_fail_or_be_left(runtime):
     assert scheduler.metrics.ended == {"finished": 0, "failed": 1, "cancelled": 2, "refused": 0}
 
 
-def test_without_a_thread_for_it_all_is_made_on_the_spot(runtime):
-    runtime.engine.beside = None
-    scheduler = Scheduler(runtime.engine)
+@pytest.mark.parametrize("asked", [True, False])
+def test_without_a_thread_for_it_all_is_made_on_the_spot(runtime, asked):
+    """On a GPU, and for lists of requests, whose passes must not depend on how long something takes."""
+    if asked:
+        runtime.engine.beside = None
+    scheduler = Scheduler(runtime.engine, Limits(beside=asked))
     ticket = scheduler.submit(runtime.engine.aside(threading.current_thread))
     assert results(scheduler.step()) == {ticket: threading.current_thread()}
+    fails = scheduler.submit(runtime.engine.aside(int, "x"))
+    assert isinstance(dict(drain(scheduler))[fails].error, ValueError)
 
 
 def test_limits_and_turns_of_owners(runtime):

@@ -52,7 +52,7 @@ def test_spoilt_pictures_are_found_wrong_behind_the_autoencoder(mini: Bagel) -> 
 
 
 def test_the_demo_is_as_right_as_it_was(mini: Bagel, tmp_path: Path) -> None:
-    """The goal is 10 of 12. The weights that are embedded now get 6; one fewer may come of another machine's
+    """The goal is 10 of 12. The weights that are embedded now get 8; one fewer may come of another machine's
     rounding."""
     from bagel.app.demo import EXERCISES, run_demo
 
@@ -60,5 +60,5 @@ def test_the_demo_is_as_right_as_it_was(mini: Bagel, tmp_path: Path) -> None:
     report = json.loads((tmp_path / "demo.json").read_text(encoding="utf-8"))
     wrong = [line for line in report["exercises"] if not line["right"]]
     assert len(report["exercises"]) == len(EXERCISES) == 12
-    assert len(wrong) <= 12 - 5, wrong
+    assert len(wrong) <= 12 - 7, wrong
     assert report["seconds"] < 30

@@ -23,7 +23,7 @@ See = Annotated[
     Parameter(
         consume_multiple=True,
         help="How given pictures are read where something is drawn, as the model was trained: context (latents), look "
-        "(ViT)."
+        "(ViT).",
     ),
 ]
 

@@ -64,12 +64,17 @@ def with_previews(runtime: Runtime, job: Job, pace: Evenly) -> Job:
             answer = None
             yield replace(said, latent=said.latent.new_empty(0, said.latent.shape[1]))
             if pace.wants(said):
-                began = time.perf_counter()
-                image = yield from runtime.engine.aside(runtime.decode, said.latent, said.grid)
-                pace.spent(time.perf_counter() - began)
+                image, seconds = yield from runtime.engine.aside(_timed, runtime.decode, said.latent, said.grid)
+                pace.spent(seconds)
                 yield Preview(image, number)
                 number += 1
     except StopIteration as stop:
         return stop.value
     finally:
         job.close()
+
+
+def _timed(decode: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """And the seconds of the work itself, without the wait for its turn."""
+    began = time.perf_counter()
+    return decode(*arguments), time.perf_counter() - began

@@ -139,12 +139,7 @@ def _account(job: Job, bagel: Bagel, sizes: Sizes, source: Source) -> Results:
 
     stats = run().stats
     whole = 1000 * seconds(run, source.device, 3, warm=0)
-    engine = bagel.runtime.engine
-    beside, engine.beside = engine.beside, None  # the profiler hears one thread
-    try:
-        found = profiled(run, source.device, 1, INFERENCE)
-    finally:
-        engine.beside = beside
+    found = profiled(run, source.device, 1, INFERENCE)
     return {
         "ms": _digits(whole),
         "updates": stats.updates,

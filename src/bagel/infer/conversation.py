@@ -112,6 +112,7 @@ class Runtime:
             parts["vit"] = self.look(image)
         return (height, width), parts
 
+    @torch.inference_mode()
     def encode(self, image: Picture) -> LatentPart:
         """A picture of legal size as a clean latent segment: the posterior's mean, so that the same picture
         always reads the same (upstream samples)."""

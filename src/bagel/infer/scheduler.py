@@ -43,7 +43,9 @@ class Limits:
 
     light: tokens of reading and drawing that a pass of text may carry without being slowed down much. Where
     there are more, `text_passes` passes of text alone come between two such passes. together: no turns, every
-    active job in every pass, as a list of requests wants it that is done when its last one is.
+    active job in every pass, as a list of requests wants it that is done when its last one is. beside: on a CPU,
+    pictures are read and made in a thread while the passes of other jobs go on; which jobs share a pass, and with that
+    the last bits of what they get, then depends on how long it takes.
     """
 
     active: int = 64
@@ -52,6 +54,7 @@ class Limits:
     light: int = 1024
     text_passes: int = 4
     together: bool = False
+    beside: bool = False
 
 
 class BusyError(BagelError):
@@ -240,7 +243,13 @@ class Scheduler:
         ticket.wanted = ticket.making = None
         try:
             said = _sent(ticket, answer)
-            while not isinstance(said, (list, Beside)):
+            while not isinstance(said, list):
+                if isinstance(said, Beside):
+                    if self.limits.beside and self.engine.beside is not None:
+                        ticket.making = self.engine.beside.submit(said.make)
+                        return
+                    said = _sent(ticket, said.make())
+                    continue
                 if not isinstance(said, Claim):
                     yield ticket, said
                 elif len(self.active) > 1 and said.must_wait:
@@ -248,11 +257,7 @@ class Scheduler:
                 if ticket not in self.active:
                     return
                 said = _sent(ticket, None)
-            if isinstance(said, Beside):
-                assert self.engine.beside is not None
-                ticket.making = self.engine.beside.submit(said.make)
-            else:
-                ticket.wanted = said
+            ticket.wanted = said
         except StopIteration as stop:
             self.active.remove(ticket)
             yield self._end(ticket, Finished(stop.value), "finished")

@@ -19,7 +19,8 @@ FEWEST_ROWS = 16
 def fits(x: Tensor, weight: Tensor) -> bool:
     """x [T, K], weight [N, K]: contiguous, in float32, in host memory."""
     return (
-        len(x) >= FEWEST_ROWS
+        x.ndim == 2
+        and len(x) >= FEWEST_ROWS
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.is_contiguous()
@@ -34,6 +35,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     count, padding = len(x), -len(x) % _grain(len(x))
     if padding:
         x = F.pad(x, (0, 0, 0, padding))
+    if bias is not None:  # the library reads it as N numbers side by side, whatever it is
+        bias = bias.expand(len(weight)).contiguous()
     out: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
     return out[:count] if padding else out
 

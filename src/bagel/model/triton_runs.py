@@ -8,7 +8,8 @@ Letters: Q queries and K keys of all runs end to end, R runs, N query heads, M k
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -26,6 +27,19 @@ class Shape(NamedTuple):
     keys: int
     warps: int
     stages: int
+
+
+_MUCH = 164_000
+"""Bytes of shared memory that the widest tiles take: what an A100 has, and consumer cards have not (99 KiB)."""
+
+
+@functools.cache
+def _shared_memory() -> int:
+    """Bytes that a program may have, on the GPU that is used; much where there is none (Triton's interpreter)."""
+    if not torch.cuda.is_available():
+        return 1 << 20
+    found: Any = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return int(found.shared_memory_per_block_optin)
 
 
 def widths(head_width: int) -> tuple[int, int]:
@@ -56,6 +70,8 @@ def shapes(width: int, longest_query: int, longest_key: int, causal: bool) -> tu
         of_keys = Shape(64, 128, 8, 2)
     if longest_query <= 64:
         of_queries = of_queries._replace(queries=64, warps=4)
+    if width >= 64 and _shared_memory() < _MUCH:
+        of_queries = Shape(64, 64, 4, 2)
     if longest_key <= 64:
         of_keys = of_keys._replace(keys=64, warps=4, stages=2)
     return of_queries, of_keys

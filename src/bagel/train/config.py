@@ -93,7 +93,8 @@ class OptimPart:
     decay_minutes. clip: largest norm of the gradient. ema: decay of the running mean of the
     weights, null for none. ema_warmup: after n steps the decay is at most (1 + n) / (10 + n), so that random first
     weights are soon forgotten. captured: the update as one CUDA graph, for small models, whose hundreds of launches
-    take a processor longer than the GPU; it keeps one more copy of the gradients, and is for one GPU and bf16 weights
+    take a processor longer than the GPU; it keeps one more copy of the gradients and what
+    it computes with, and is for one GPU and bf16 weights
     (auto: where that is so)."""
 
     name: str = "adamw"

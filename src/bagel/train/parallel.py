@@ -136,9 +136,10 @@ def _expect_varied_packs() -> None:
     import torch._dynamo.config as dynamo
     import torch.fx.experimental._config as symbols
 
-    for config, name, value in ((symbols, "use_duck_shape", False), (dynamo, "recompile_limit", 16)):
-        if hasattr(config, name):  # PyTorch before 2.6 has neither
-            setattr(config, name, value)
+    limit = "recompile_limit" if hasattr(dynamo, "recompile_limit") else "cache_size_limit"
+    setattr(dynamo, limit, 16)
+    if hasattr(symbols, "use_duck_shape"):  # not in PyTorch before 2.6
+        symbols.use_duck_shape = False
 
 
 def _recompute_of(layer: int, part: ParallelPart) -> str:

@@ -35,7 +35,11 @@ class Service:
     def __init__(self, bagel: Bagel, settings: Settings) -> None:
         self.bagel, self.settings = bagel, settings
         limits = Limits(
-            active=settings.active, queue=settings.queue, text_passes=settings.text_passes, places=places_for(bagel)
+            active=settings.active,
+            queue=settings.queue,
+            text_passes=settings.text_passes,
+            places=places_for(bagel),
+            beside=True,
         )
         self.worker = Worker(bagel.runtime.engine, limits)
         self.meter = Meter(self.worker)

@@ -154,7 +154,7 @@ class Host:
     def _live(self) -> None:
         try:
             model = self._load(self._report)
-            limits = self._limits or Limits(places=places_for(model))
+            limits = self._limits or Limits(places=places_for(model), beside=True)
             worker = Worker(model.runtime.engine, limits)
             worker.start()
             self.model, self.worker = model, worker
