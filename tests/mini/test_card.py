@@ -66,7 +66,8 @@ def test_a_table_goes_between_its_marks(tmp_path: Path) -> None:
 def test_a_card_says_data_compute_scores_limits(tmp_path: Path) -> None:
     model, run, first = start_folder(tmp_path / "model"), tmp_path / "stage-two", tmp_path / "ae"
     write_log(run, 10)
-    resolved = configs.load(ROOT / "configs" / "mini" / "pretrain.yaml", [f"run={run}"])
+    mixture = "data.datasets.0.options.tasks={draw: 3, ask: 1, ask/count: 1}"
+    resolved = configs.load(ROOT / "configs" / "mini" / "pretrain.yaml", [f"run={run}", mixture])
     (run / configs.RESOLVED).write_text(resolved.to_yaml())
     first.mkdir()
     (first / "config.json").write_text('{"batch": 50}')
@@ -82,7 +83,7 @@ def test_a_card_says_data_compute_scores_limits(tmp_path: Path) -> None:
     assert "\nRead an older world.\n" in text
     for said in (
         "| autoencoder | 200 | 10,000 pictures | 0.01 |", "33.2 dB", "| stage-two | 10 | 0 M tokens, 1,000 a second |",
-        "On one H100", "- `stage-two`: draw 39.4 %", "35 % in Chinese", "| sum | 82.0 % of 100 |",
+        "On one H100", "- `stage-two`: draw 60.0 %, ask 40.0 %;", "35 % in Chinese", "| sum | 82.0 % of 100 |",
         "without: 61.0 %; with: 82.0 %", "100.00 % of 100", "| **all** | 90.0 % of 100 |",
         "draw/one object: not measured",
     ):  # fmt: skip
