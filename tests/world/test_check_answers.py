@@ -18,6 +18,14 @@ from bagel.world.wording.reading import groups, named
         ("colour", "pink", ["pink", "粉红色"], ["red", "红色"]),
         ("shape", "diamond", ["a rhombus", "Diamonds", "菱形。"], ["square", "ring"]),
         ("relation", "left", ["Left.", "to the left of it", "左边", "在左侧"], ["right", "右边", "left or right"]),
+        (
+            "place",
+            "top left",
+            ["Top left.", "in the upper left corner", "左上角。"],
+            ["top", "left", "左边", "top right"],
+        ),
+        ("place", "middle left", ["Left.", "on the left", "左侧。"], ["top left", "左下角", "right"]),
+        ("place", "centre", ["In the middle.", "Centre.", "正中"], ["top", "下方"]),
         ("background", "sky", ["light blue", "浅蓝色"], ["white", "白色"]),
     ],
 )
