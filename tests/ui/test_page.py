@@ -124,8 +124,14 @@ def small(page: Any, job: str, updates: int = 5) -> None:
     """Asks for little."""
     panel = page.locator(f".tabitem:has(#{job}-status)")
     panel.locator(".knobs > button").click()
-    panel.get_by_label("number input for Timesteps").fill(str(updates))
-    page.keyboard.press("Tab")
+    slider = panel.get_by_label("range slider for Timesteps")
+    for _ in range(50):  # what is typed before the page has had its first answer, the presets, is set back by it
+        panel.get_by_label("number input for Timesteps").fill(str(updates))
+        page.keyboard.press("Tab")
+        page.wait_for_timeout(200)
+        if slider.input_value() == str(updates):
+            return
+    raise AssertionError("the number of timesteps does not stay")
 
 
 def long(page: Any, side: int) -> None:
