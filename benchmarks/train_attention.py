@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
-from bagel.model import triton_runs, varlen
+from bagel.model import run_tiles, triton_runs, varlen
 from bagel.model.attention import QKV, PackAttention, RunAttention
 from bagel.model.config import ModelConfig
-from bagel.model.triton_runs import Shape
+from bagel.model.run_tiles import Shape
 from bagel.runs import Runs
 from bagel.train.bench.shapes import Mix, make_pack, model_config
 from bagel.train.bench.where import profiled, seconds
@@ -139,7 +139,7 @@ def kernels(name: str, runs: Runs, keys: int, heads: tuple[int, int], width: int
     took = seconds(lambda: torch.ops.aten._flash_attention_forward(q, k, v, *ends[:4], 0.0, causal, False), GPU, 5)
     print(f"    FlashAttention-2, forward: {1000 * took:.3f} ms, {2 * product / took:.0f} TFLOP/s")
     made = torch.empty_like(q), q.new_empty(heads[0], queries, dtype=torch.float32)
-    chosen_forward = triton_runs.forward_shape(triton_runs.widths(width)[0], ends[2])
+    chosen_forward = run_tiles.forward_shape(run_tiles.widths(width)[0], ends[2])
     for tile in dict.fromkeys([chosen_forward, *tiles[0], *FORWARD_TILES]):
         call = partial(triton_runs.forward, q, k, v, *ends[:3], causal, made, chosen=tile)
         ms = kernel_ms("_forward", call)
@@ -148,7 +148,7 @@ def kernels(name: str, runs: Runs, keys: int, heads: tuple[int, int], width: int
     varlen.forward(made, q, k, v, *ends)
     out, sums = made
     grad, into = normal(*out.shape), (torch.empty_like(q), torch.empty_like(k), torch.empty_like(v))
-    chosen = triton_runs.shapes(triton_runs.widths(width)[0], *ends[2:])
+    chosen = run_tiles.shapes(run_tiles.widths(width)[0], *ends[2:])
     for number, (of, kernel, products) in enumerate((("queries", "_of_queries", 3), ("keys", "_of_keys", 4))):
         for tile in dict.fromkeys([chosen[number], *tiles[number]]):
             both = (tile, chosen[1]) if number == 0 else (chosen[0], tile)
