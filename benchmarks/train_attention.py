@@ -139,7 +139,7 @@ def kernels(name: str, runs: Runs, keys: int, heads: tuple[int, int], width: int
     took = seconds(lambda: torch.ops.aten._flash_attention_forward(q, k, v, *ends[:4], 0.0, causal, False), GPU, 5)
     print(f"    FlashAttention-2, forward: {1000 * took:.3f} ms, {2 * product / took:.0f} TFLOP/s")
     made = torch.empty_like(q), q.new_empty(heads[0], queries, dtype=torch.float32)
-    chosen_forward = run_tiles.forward_shape(run_tiles.widths(width)[0], ends[2])
+    chosen_forward = run_tiles.forward_shape(run_tiles.widths(width)[0], ends[2], causal)
     for tile in dict.fromkeys([chosen_forward, *tiles[0], *FORWARD_TILES]):
         call = partial(triton_runs.forward, q, k, v, *ends[:3], causal, made, chosen=tile)
         ms = kernel_ms("_forward", call)

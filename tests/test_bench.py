@@ -9,6 +9,7 @@ import torch
 from bagel.bench.__main__ import file_name, main
 from bagel.bench.account import INFERENCE, covered, kind_of
 from bagel.bench.ceilings import Ceilings
+from bagel.bench.host import HostPeak, own_bytes
 from bagel.bench.jobs import JOBS, NAMES, chosen
 from bagel.bench.meter import Meter, Pass
 from bagel.bench.run import ACCOUNT_TIMESTEPS, Settings
@@ -174,3 +175,28 @@ def test_settings_that_cannot_be(capsys):
         Settings(("draw",), timesteps=2)
     assert main(["--random", "tiny", "--repeat", "0"]) == 1
     assert "repeat 0" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(own_bytes() is None, reason="the system does not say what a process holds")
+def test_the_peak_of_the_host_counts_what_is_gone_again(tmp_path):
+    """Own memory is counted, also where it is given back at once; a mapped file's pages are not."""
+    with HostPeak() as peak:
+        held = torch.ones(25 * 2**20)
+        del held
+    assert 60 < peak.bytes / 2**20 < 200
+    mapped = tmp_path / "mapped"
+    mapped.write_bytes(bytes(100 * 2**20))
+    with HostPeak() as peak:
+        float(torch.from_file(str(mapped), size=25 * 2**20).sum())
+    assert peak.bytes / 2**20 < 50
+
+
+def test_loading_says_what_the_host_took(tmp_path, capsys):
+    out = tmp_path / "load.json"
+    main(["--random", "tiny", "--write", str(tmp_path / "model"), "--jobs", "load", "-o", str(out)])
+    (row,) = json.loads(out.read_text("utf-8"))["rows"]
+    assert row["job"] == "load"
+    assert row["seconds"] > 0
+    if own_bytes() is not None:
+        assert 0 <= row["host_gib"] < 1
+        assert "of the host at most, beside the mapped files" in capsys.readouterr().out

@@ -28,6 +28,8 @@ def test_cards_with_little_shared_memory_have_small_tiles(
 
     monkeypatch.setattr(run_tiles, "_shared_memory", lambda: 101_376)
     assert kept(run_tiles.shapes(width, longest, longest, causal)[0]) <= 101_376
+    forward = run_tiles.forward_shape(width, longest, causal)
+    assert 2 * width * (forward.queries + 2 * forward.keys * forward.stages) <= 101_376
     monkeypatch.setattr(run_tiles, "_shared_memory", lambda: 232_448)
     large = run_tiles.shapes(128, 2000, 2000, causal)[0]
     assert large == (Shape(64, 128, 4, 2) if causal else Shape(128, 64, 8, 3))

@@ -110,18 +110,37 @@ def test_what_was_said_in_a_talk_is_learnt_and_ends_there() -> None:
     assert all(part in sample.prompt for part in sample.parts[:-1])
 
 
+def rows_of(number: int, repeats: int) -> list[int]:
+    """Where exercise `number` is used."""
+    return [repeats * (number + use * ((KEPT - 1) // repeats)) + use for use in range(repeats)]
+
+
 def test_an_exercise_is_used_again_painted_once() -> None:
     options = WorldOptions(tasks={"edit/add": 1, "think/steps": 1}, repeats=3, noises=2)
-    first, paint = exercise_of_row(options, 5)
-    again, paint_again = exercise_of_row(options, 5 + KEPT)
-    third, _ = exercise_of_row(options, 5 + 2 * KEPT)
+    (first, paint), (again, paint_again), (third, _) = (exercise_of_row(options, row) for row in rows_of(5, 3))
     assert first == again == third == exercise_of_row(WorldOptions(tasks=options.tasks), 5)[0]
-    assert exercise_of_row(options, 5 + 3 * KEPT)[0] != first
-    assert exercise_of_row(options, 5 + 3 * KEPT)[0] == exercise_of_row(WorldOptions(tasks=options.tasks), 5 + KEPT)[0]
     shown = [part for part in first.parts if isinstance(part, world.Picture)]
     for part, same in zip(shown, [p for p in again.parts if isinstance(p, world.Picture)], strict=True):
         assert paint(part) is paint_again(same)
         assert (np.asarray(paint(part)) == part.pixels()).all()
+
+
+@pytest.mark.parametrize("repeats", [2, 3, 5])
+def test_every_so_manieth_row_is_new_and_the_others_are_kept(repeats: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def counted(options: WorldOptions, number: int) -> world.Sample:
+        made.append(number)
+        return exercise(WorldOptions(tasks={"ask/colour": 1}), 0)
+
+    monkeypatch.setattr("bagel.data.recipes.world.exercise", counted)
+    options = WorldOptions(seed=repeats, tasks={"ask/colour": 1}, repeats=repeats)
+    begin = 100_000 * repeats
+    for row in range(begin, begin + 3 * KEPT * repeats):
+        exercise_of_row(options, row)
+        if row == begin + KEPT * repeats:
+            del made[:]  # by then what came before the beginning is known
+    assert made == list(range(100_001 + KEPT, 100_000 + 3 * KEPT))
 
 
 def test_uses_of_an_exercise_differ_in_noise_alone() -> None:
@@ -133,7 +152,7 @@ def test_uses_of_an_exercise_differ_in_noise_alone() -> None:
         }
     )  # fmt: skip
     (dataset,) = open_datasets(config, TOY, train_tokenizer(wording(10), 600))
-    one, two = (dataset.encoded(0, place) for place in (3, 3 + KEPT))
+    one, two = (dataset.encoded(0, place) for place in rows_of(3, 2))
     assert [piece.part.segment for piece in one.pieces] == [piece.part.segment for piece in two.pieces]
     assert all((a == b).all() for a, b in zip(one.pictures, two.pictures, strict=True))
     assert [piece.normal for piece in one.pieces] != [piece.normal for piece in two.pieces]

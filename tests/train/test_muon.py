@@ -77,6 +77,22 @@ def test_bf16_weights_follow_float32_ones() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_rest_may_go_slower(dtype: torch.dtype) -> None:
+    """Of a first step AdamW moves every number by its rate, and Muon a matrix by a fifth of it."""
+    parameters = matrices(dtype)
+    optimizer = optim.make(parameters, OptimPart(name="muon", lr=1.0, rest_share=0.25))
+    optim.set_rate(optimizer, 0.5)
+    before = {name: value.detach().float().clone() for name, value in parameters.items()}
+    for value in parameters.values():
+        value.grad = torch.randn(value.shape, generator=torch.Generator().manual_seed(3)).to(dtype)
+    optimizer.step()
+    moves = {name: value.detach().float() - before[name] for name, value in parameters.items()}
+    for name in ("embed.weight", "vit.layers.0.norm1.weight"):
+        torch.testing.assert_close(moves[name].abs(), torch.full_like(moves[name], 0.125), rtol=0, atol=0.01)
+    assert float(moves["decoder.layers.0.o.weight"].square().mean().sqrt()) == pytest.approx(0.1, rel=0.3)
+
+
 def test_an_update_is_as_large_as_adamws() -> None:
     parameters = matrices(torch.float32)
     optimizer = optim.make(parameters, OptimPart(name="muon", lr=1e-2))

@@ -40,3 +40,23 @@ def test_every_known_thing_is_asked_about_in_training_and_held_out_in_other_sent
     for combos in hints.values():
         assert {name for _, name, _ in combos} == set(talk.HINTS)
     assert not hints["train"] & hints["heldout"]
+
+
+def test_a_talk_about_places_asks_nothing_twice_and_of_relations_most():
+    kinds = Counter()
+    for index in range(100):
+        kit = Kit(Random(index), Words(Random(index), "en", new=False), "train")
+        scene = kit.scene(kit.looks(4, shapes=True))
+        drafts = talk._asked_of_places(kit, scene, 6) if scene else []
+        texts = [talk._words(draft)[0].text for draft in drafts]
+        assert len(texts) == len(set(texts)) <= 6
+        kinds.update(goal.kind for draft in drafts for goal in draft.goals)
+    assert set(kinds) == {"relation", "yes", "place"}
+    assert kinds["relation"] + kinds["yes"] > kinds["place"] > 50
+
+
+def test_conversations_are_as_long_as_they_say():
+    lengths = Counter(len(make("ask", "dialogue", 0, index).parts) // 2 for index in range(200))
+    assert min(lengths) == 2
+    assert max(lengths) == 8
+    assert sum(lengths[n] for n in (6, 7, 8)) > 30

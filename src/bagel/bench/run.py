@@ -78,7 +78,9 @@ def bench(
             bagel, took = source.load(precision)
         forget(source.device)
         if LOAD in settings.names and took is not None:
-            rows.append({"job": LOAD, "precision": precision, "seconds": round(took, 3)})
+            rows.append({"job": LOAD, "precision": precision, "seconds": round(took.seconds, 3)})
+            if took.host_bytes is not None:
+                rows[-1]["host_gib"] = round(took.host_bytes / 2**30, 3)
             keep(results)
         for job in todo:
             say(job.name)

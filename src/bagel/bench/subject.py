@@ -12,6 +12,7 @@ from torch import nn
 
 from bagel import checkpoint as checkpoints
 from bagel.bench.ceilings import FP8, PLAIN
+from bagel.bench.host import HostPeak
 from bagel.bench.meter import CountedEngine, Meter
 from bagel.checkpoint import Checkpoint, read_config
 from bagel.devices import generator_for, pick_device, pick_dtype
@@ -24,6 +25,14 @@ from bagel.model.quantise import quantise
 from bagel.tokens import Tokenizer
 
 RANDOM = ("7b", "tiny")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Of a folder. host_bytes: the most that the host held beside the mapped files; None where it is not known."""
+
+    seconds: float
+    host_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -72,15 +81,16 @@ class Source:
             return read_config(self.folder)
         return SEVEN_B if self.random == "7b" else read_config(_words())
 
-    def load(self, precision: str) -> tuple[Bagel, float | None]:
-        """The model, counted, `plain` (in `dtype`) or in fp8; and the seconds that loading a folder took."""
+    def load(self, precision: str) -> tuple[Bagel, Loaded | None]:
+        """The model, counted, `plain` (in `dtype`) or in fp8; and what loading a folder took."""
         packed = None if precision == PLAIN else precision
-        folder = self.folder or self._on_disk()
-        began, took = time.perf_counter(), None
+        folder, took = self.folder or self._on_disk(), None
         if folder is not None:
-            bagel = Bagel.load(folder, device=self.device, precision=packed)
-            wait(self.device)
-            took = time.perf_counter() - began
+            began = time.perf_counter()
+            with HostPeak() as peak:
+                bagel = Bagel.load(folder, device=self.device, precision=packed)
+                wait(self.device)
+            took = Loaded(time.perf_counter() - began, peak.bytes)
         else:
             made = random_checkpoint(self.config, self.device, self.dtype)
             if packed:

@@ -38,6 +38,8 @@ def _row(row: Mapping[str, Any]) -> list[str]:
         return [head, *(_errors(name, of) for name, of in row["errors"].items())]
     if "of_ceiling" not in row:
         found = [_line(row["job"], f"{row['seconds']:.3f}")]
+        if "host_gib" in row:
+            found.append(f"    {row['host_gib']:.2f} GiB of the host at most, beside the mapped files")
         if "very_first_seconds" in row:
             found.append(f"    the very first process {row['very_first_seconds']:.3f}, the next picture of the "
                          f"second {row['next_seconds']:.3f}")  # fmt: skip

@@ -69,8 +69,13 @@ def shapes(width: int, longest_query: int, longest_key: int, causal: bool) -> tu
     return of_queries, of_keys
 
 
-def forward_shape(width: int, longest_query: int) -> Shape:
-    """By the wider of `widths`. Not yet by time."""
+def forward_shape(width: int, longest_query: int, causal: bool) -> Shape:
+    """By the wider of `widths`. By time (as above): full runs, heads of 128, 0.44 ms, causal ones 0.04; heads of 72 in
+    the ViT 0.20 ms. Not yet by time: heads of at most 32."""
+    if width > 64 and _shared_memory() < _MUCH:
+        return Shape(64, 64, 4, 2)
+    if width > 64:
+        return Shape(64, 128 if causal else 64, 4, 3)
     if longest_query <= 64:
         return Shape(64, 64, 4, 3)
-    return Shape(128, 64, 8 if width > 64 else 4, 3)
+    return Shape(128, 64, 4, 3)

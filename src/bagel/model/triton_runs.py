@@ -236,7 +236,7 @@ def forward(
     width, rest = widths(head_width)
     q, k, v = (_even(x) for x in (q, k, v))
     out, sums = into
-    shape = chosen or forward_shape(width, longest_query)
+    shape = chosen or forward_shape(width, longest_query, causal)
     _forward[((len(query_ends) - 1) * heads, triton.cdiv(longest_query, shape.queries))](
         q, k, v, out, sums, query_ends, key_ends, sums.stride(0), head_width**-0.5, q.stride(0), k.stride(0),
         v.stride(0), N=heads, M=kv_heads, H=head_width, WIDTH=width, REST=rest, CAUSAL=causal, **_launch(shape),

@@ -85,17 +85,17 @@ class LatentsPart:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimPart:
-    """name: adamw, adamw8bit (states in 8 bits), or muon: the layers' matrices by Muon with `momentum`, the rest by
-    AdamW, at rates as for AdamW. warmup: steps of linear rise. schedule: constant,
-    cosine (down to min_lr at the last step), or wsd: constant, then 1 minus a root down to min_lr over the last
-    decay_steps of `steps`, over the last decay_minutes of `max_minutes`, or whichever is lower. By the clock a run
-    ends at min_lr whatever its speed, and no two are the same: rates follow from the steps alone only without
-    decay_minutes. clip: largest norm of the gradient. ema: decay of the running mean of the
+    """name: adamw, adamw8bit (states in 8 bits), or muon: the layers' matrices by Muon with `momentum`, at rates as for
+    AdamW, the rest by AdamW at `rest_share` of the rate. Without decay of weights, what enters the residual stream
+    grows at a high rate until a picture's fixed position table is too small beside it to be seen. warmup: steps of
+    linear rise. schedule: constant, cosine (down to min_lr at the last step), or wsd: constant, then 1 minus a root
+    down to min_lr over the last decay_steps of `steps`, over the last decay_minutes of `max_minutes`, or whichever is
+    lower. By the clock a run ends at min_lr whatever its speed, and no two are the same: rates follow from the steps
+    alone only without decay_minutes. clip: largest norm of the gradient. ema: decay of the running mean of the
     weights, null for none. ema_warmup: after n steps the decay is at most (1 + n) / (10 + n), so that random first
     weights are soon forgotten. captured: the update as one CUDA graph, for small models, whose hundreds of launches
-    take a processor longer than the GPU; it keeps one more copy of the gradients and what
-    it computes with, and is for one GPU and bf16 weights
-    (auto: where that is so)."""
+    take a processor longer than the GPU; it keeps one more copy of the gradients and what it computes with, and is for
+    one GPU and bf16 weights (auto: where that is so)."""
 
     name: str = "adamw"
     lr: float = 2.5e-5
@@ -109,6 +109,7 @@ class OptimPart:
     eps: float = 1e-15
     weight_decay: float = 0.0
     momentum: float = 0.95
+    rest_share: float = 1.0
     clip: float = 1.0
     ema: float | None = None
     ema_warmup: bool = False
@@ -286,6 +287,10 @@ def _check_optim(part: OptimPart) -> None:
         raise InputError(f"optim.momentum does nothing while optim.name is {part.name}; it is muon's.")
     if not 0 <= part.momentum < 1:
         raise InputError(f"optim.momentum is {part.momentum}; it must lie between 0 and 1.")
+    if part.rest_share != 1 and part.name != "muon":
+        raise InputError(f"optim.rest_share does nothing while optim.name is {part.name}; it is muon's.")
+    if not 0 < part.rest_share <= 1:
+        raise InputError(f"optim.rest_share is {part.rest_share}; it must lie between 0 and 1.")
 
 
 def _check_fall(config: TrainConfig) -> None:

@@ -47,7 +47,9 @@ def _muon(parameters: Mapping[str, nn.Parameter], part: OptimPart) -> torch.opti
     if not matrices:
         raise InputError("optim.name muon is for the layers' matrices, and none is trained here; use adamw.")
     others = {name: value for name, value in parameters.items() if name not in matrices}
-    rest = make(others, replace(part, name="adamw")) if others else None
+    rest = make(others, replace(part, name="adamw", rest_share=1.0)) if others else None
+    for group in rest.param_groups if rest else ():
+        group["share"] = part.rest_share
     return Muon(matrices, rest, part.lr, part.momentum, part.weight_decay)
 
 
@@ -93,12 +95,13 @@ def _height(part: OptimPart, steps_left: int, seconds_left: float) -> float:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """8-bit optimisers keep it as a tensor, which is filled in place."""
+    """8-bit optimisers keep it as a tensor, which is filled in place. A group may take a share of it."""
     for group in optimizer.param_groups:
+        rate = value * group.get("share", 1.0)
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(value)
+            group["lr"].fill_(rate)
         else:
-            group["lr"] = value
+            group["lr"] = rate
 
 
 def clip(parameters: Mapping[str, nn.Parameter], limit: float, optimizer: torch.optim.Optimizer) -> Tensor:

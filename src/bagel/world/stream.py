@@ -16,7 +16,7 @@ from .wording.reading import named
 
 Split = Literal["train", "heldout"]
 
-VERSION = 4
+VERSION = 5
 """Of the exercises: raised whenever the same numbers give others, so that runs judged on either are not mixed."""
 # How often a task is drawn in a mixed stream.
 WEIGHTS: dict[str, float] = {

@@ -32,8 +32,9 @@ class WorldOptions:
     read_back: share of exercises whose last picture is read again, so that the end after it is learnt.
     noises: at how many noise levels each picture to be drawn is shown, where pictures are given: what those cost is
         then paid once.
-    repeats: how often each exercise is used, each time with other noise: made and painted once. Rows that follow one
-        another are then wanted (`shuffle: false`), as a process keeps the last 2048 exercises alone.
+    repeats: how often each exercise is used, each time with other noise, some 2,000 rows later: made and painted once.
+        Rows that follow one another are then wanted (`shuffle: false`), as a process keeps the last 2048 exercises
+        alone.
     see: how given pictures are read by exercises that draw: context (latents), look (ViT), or both.
     """
 
@@ -103,11 +104,12 @@ def painted(part: world.Picture) -> Image.Image:
 
 
 def exercise_of_row(options: WorldOptions, row: int) -> tuple[world.Sample, Paint]:
-    """With `repeats` so many new exercises as are kept, then the same again, and so on."""
+    """With `repeats`, every so manieth row holds a new exercise, and those between it exercises of earlier rows: each
+    pack is as much work as any other. A process that begins in the middle makes those anew."""
     if options.repeats == 1:
         return exercise(options, row), painted
-    turn, place = divmod(row, KEPT * options.repeats)
-    return _kept(options, turn * KEPT + place % KEPT)
+    newest, use = divmod(row, options.repeats)
+    return _kept(options, newest - use * ((KEPT - 1) // options.repeats))
 
 
 @lru_cache(maxsize=KEPT)

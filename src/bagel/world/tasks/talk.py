@@ -64,6 +64,16 @@ def _asked(kit: Kit, scene: Scene, count: int) -> list[Draft]:
     return [draft for draft in drafts if draft is not None][:count]
 
 
+def _asked_of_places(kit: Kit, scene: Scene, count: int) -> list[Draft]:
+    """Where single things are and how two stand to each other, at most `count` and none twice."""
+    found: dict[str, Draft] = {}
+    for _ in range(3 * count):
+        draft = kit.pick((ask.where, ask.where, _place))(kit, scene)
+        if draft is not None and len(found) < count:
+            found[_words(draft)[0].text] = draft
+    return list(found.values())
+
+
 def _words(draft: Draft) -> tuple[Text, TargetAnswer]:
     question = next(part for part in draft.parts if isinstance(part, Text))
     return question, next(part for part in draft.parts if isinstance(part, TargetAnswer))
@@ -78,9 +88,15 @@ def _talk(scene: Scene, drafts: list[Draft]) -> list[Part]:
 
 
 def dialogue(kit: Kit) -> Draft | None:
-    """Two to five questions about one picture; the last one counts."""
-    scene = ask.few(kit)
-    drafts = _asked(kit, scene, kit.rng.randint(2, 5)) if scene else []
+    """Two to five questions about one picture, or up to eight about where its things are; the last one counts. How two
+    things stand is one word in an answer, and a model that is asked once a picture does not come to learn it."""
+    drafts: list[Draft] = []
+    if kit.chance(0.5):
+        scene = kit.scene(kit.looks(kit.rng.randint(3, 4), shapes=True))
+        drafts = _asked_of_places(kit, scene, kit.rng.randint(4, 8)) if scene else []
+    else:
+        scene = ask.few(kit)
+        drafts = _asked(kit, scene, kit.rng.randint(2, 5)) if scene else []
     if scene is None or len(drafts) < 2:
         return None
     *before, last = drafts
