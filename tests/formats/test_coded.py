@@ -162,6 +162,24 @@ def test_other_codes_are_named(change, says, tmp_path):
     assert "use the original" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("end", "value"),
+    [("absmax", None), ("quant_map", None), ("nested_absmax", None), ("nested_quant_map", None),
+     ("absmax", torch.zeros(7, dtype=torch.uint8)), ("quant_map", torch.zeros(7)), ("nested_quant_map", torch.zeros(7)),
+     ("quant_state.bitsandbytes__nf4", as_bytes(quant_type="nf4")),
+     ("quant_state.bitsandbytes__nf4", as_bytes(shape=[64, 160], blocksize=0))],
+)  # fmt: skip
+def test_what_a_weight_of_four_bits_lacks_is_named(end, value, tmp_path):
+    path = changed(tmp_path, nf4_nested)
+    tensors = load_file(path)
+    name = next(key for key in sorted(tensors) if key.endswith(f".{end}"))
+    del tensors[name]
+    save_file(tensors | ({} if value is None else {name: value}), path)
+    with pytest.raises(CheckpointError, match=f"{path.name} (lacks|has|does not say) .*use the original") as caught:
+        checkpoints.load(path, CPU, torch.float32)
+    assert name.removesuffix(f".{end}") in str(caught.value)
+
+
 def test_the_headers_word_counts_too(tmp_path):
     layers = {"x": {"format": "mxfp8"}}
     path = changed(tmp_path, comfy_rows, about={"_quantization_metadata": json.dumps({"layers": layers})})

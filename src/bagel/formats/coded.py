@@ -51,6 +51,8 @@ class CodedFiles:
         self._check_formats(stored, path)
         self._names = [name for name in files if not is_beside(name)]
         self._states = {name.split(_STATE)[0]: _json(files.read(name)) for name in stored if _STATE in name}
+        for name, state in self._states.items():
+            self._check_state(name, state, stored, path)
         self._scales = {}
         for name in self._names:
             owner = name.removesuffix(".weight")
@@ -112,6 +114,21 @@ class CodedFiles:
         block = int(state["nested_blocksize"])
         return inner * outer.repeat_interleave(block)[: len(inner)] + float(state["nested_offset"])
 
+    def _check_state(self, name: str, state: dict[str, Any], stored: set[str], path: Path) -> None:
+        """Raises CheckpointError where what bitsandbytes keeps beside a weight of four bits does not belong to it."""
+        try:
+            lengths = _lengths(name, state)
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise CheckpointError(f"{path} does not say how {name} is coded ({error!r}); use the original.") from None
+        for one, size in lengths.items():
+            if one not in stored:
+                raise CheckpointError(f"{path} lacks {one}, which {name} goes with; copy it again or use the original.")
+            if math.prod(self._files.shape(one)) != size:
+                raise CheckpointError(
+                    f"{path} has {one} of shape {list(self._files.shape(one))}, but {name} goes with {size:,} numbers "
+                    "there; copy it again or use the original."
+                )
+
     def _checked_scale(self, name: str, scale: str, path: Path) -> Tensor:
         value, kind, rows = self._files.read(scale).float(), self._files.dtype(name), self._files.shape(name)[0]
         int8 = scale.endswith(".SCB")
@@ -136,6 +153,17 @@ _KNOWN = (
     "ComfyUI's float8_e4m3fn and float8_e5m2 with one scale a tensor or a row are, and bitsandbytes' nf4, fp4 and "
     "row-wise int8; else use the original"
 )
+
+
+def _lengths(name: str, state: dict[str, Any]) -> dict[str, int]:
+    """Of the tensors that hold a weight of four bits: two codes a byte, a scale a block."""
+    count = math.prod(state["shape"])
+    scales = -(-count // int(state["blocksize"]))
+    found = {name: -(-count // 2), f"{name}.absmax": scales, f"{name}.quant_map": 16}
+    if "nested_blocksize" in state:
+        found[f"{name}.nested_absmax"] = -(-scales // int(state["nested_blocksize"]))
+        found[f"{name}.nested_quant_map"] = 256
+    return found
 
 
 def _json(value: Tensor) -> dict[str, Any]:
