@@ -357,6 +357,26 @@ def test_a_file_that_may_not_be_read(folder, fails, monkeypatch):
     fails("ae.safetensors may not be read")
 
 
+def test_a_folder_that_may_not_be_entered(folder, monkeypatch):
+    """Looking for a file in it fails, which once ended in a traceback."""
+    monkeypatch.setattr("bagel.hub.os.access", lambda path, mode: False)
+    with pytest.raises(CheckpointError, match=r"may not be entered; .*chmod u\+rx"):
+        Bagel.load(folder, device="cpu")
+
+
+def test_a_folder_that_may_not_be_written_to(tmp_path, folder, monkeypatch):
+    """Nor can what was begun be taken away there."""
+
+    def refused(self, *arguments, **fields):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    model = Bagel.load(folder, device="cpu")
+    monkeypatch.setattr(Path, "write_text", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(CheckpointError, match=r"could not be written .*Permission denied.* give another folder"):
+        model.save(tmp_path / "new")
+
+
 def test_folder_instead_of_a_file(folder, fails):
     (folder / "ema.safetensors").unlink()
     (folder / "ema.safetensors").mkdir()

@@ -65,6 +65,8 @@ def resolve(model: str) -> Path:
     try:
         folder = Path(model).expanduser()
         if folder.is_dir() or (folder.suffix in (".safetensors", ".gguf") and folder.is_file()):
+            if folder.is_dir() and not os.access(folder, os.X_OK):
+                raise CheckpointError(f"{folder} may not be entered; give yourself the right to (chmod u+rx).")
             return folder
     except (OSError, RuntimeError, ValueError) as error:  # too long, a null byte, a home that does not exist
         raise CheckpointError(f"{model[:200]!r} is no path of a model folder ({error}).") from None

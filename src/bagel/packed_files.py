@@ -73,7 +73,7 @@ def fill_packed(
     for owner in list(model.modules()):
         if (empty := quantised(model, owner, precision)) is not None:
             replace_module(model, owner, empty)
-    _check(packed_tensors(model), files, path)
+    _check(model, files, path)
     llm = model.config.llm
     if cut is not None:
         _check_groups(cut, model, precision)
@@ -106,11 +106,14 @@ def _check_groups(cut: Cut, model: BagelModel, precision: str) -> None:
             )
 
 
-def _check(wanted: dict[str, Tensor], files: TensorFiles, path: Path) -> None:
-    names = set(files)
+def _check(model: BagelModel, files: TensorFiles, path: Path) -> None:
+    """Raises CheckpointError where names or shapes differ, or packed numbers are of another kind: what they mean goes
+    with it, as a tool that casts a whole file does not know."""
+    wanted, buffers, names = packed_tensors(model), dict(model.named_buffers()), set(files)
     wrong = sorted((wanted.keys() ^ names) | {n for n in wanted.keys() & names if files.shape(n) != wanted[n].shape})
+    wrong = wrong or sorted(n for n in buffers if files.read(n).dtype != buffers[n].dtype)
     if wrong:
         raise CheckpointError(
             f"{path} does not fit the configuration beside it; pack the original again. Missing, unexpected or of "
-            f"another shape: {shortened(wrong)}."
+            f"another shape or kind: {shortened(wrong)}."
         )

@@ -6,6 +6,7 @@ import weakref
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from bagel import Bagel, CheckpointError, InputError
 from bagel import checkpoint as checkpoints
@@ -16,6 +17,7 @@ from bagel.model.bf11 import quantise_bf11
 from bagel.model.packed import GROUP, LEVELS, quantise_int8, quantise_nf4
 from bagel.model.quantise import precision_of, quantise
 from bagel.pack import LatentPart, TextPart
+from bagel.packed_files import packed_metadata
 from conftest import CHECKPOINT
 from make_checkpoint import config, made
 
@@ -211,6 +213,34 @@ def test_a_packed_folder_says_what_it_cannot(packed):
     file.write_bytes(struct.pack("<Q", len(text)) + text + whole[8 + size :])
     with pytest.raises(CheckpointError):
         Bagel.load(packed, device="cpu")
+
+
+def test_packed_numbers_of_another_kind_are_refused(packed):
+    """A tool that casts a whole file keeps every name and shape, and what the numbers mean is lost."""
+    file = packed / checkpoints.PACKED
+    cast = {name: value.half() for name, value in load_file(file).items()}
+    save_file(cast, file, packed_metadata("int8"))
+    with pytest.raises(CheckpointError, match=r"another shape or kind: decoder\."):
+        Bagel.load(packed, device="cpu")
+
+
+def test_whole_and_packed_weights_do_not_share_a_folder(packed, tmp_path, monkeypatch, capsys):
+    """Packed ones are what is loaded, so that others beside them would be passed over without a word."""
+    from bagel.app import cli
+
+    whole = Bagel.load(CHECKPOINT, device="cpu")
+    with pytest.raises(CheckpointError, match=r"holds packed\.safetensors, .* give another folder"):
+        whole.save(packed)
+    assert not (packed / "ema.safetensors").exists()
+    Bagel.load(packed, device="cpu").save(packed)  # of one kind: written anew
+    whole.save(tmp_path / "whole")
+    words = ["bagel", "pack", str(tmp_path / "whole"), "-m", str(tmp_path / "whole"), "--precision", "nf4"]
+    monkeypatch.setattr("sys.argv", words)
+    monkeypatch.setattr(Bagel, "load", None)  # it is said before that
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1
+    assert "holds ema.safetensors" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("offload", [None, "und,gen,vit,vae,embed,head"])

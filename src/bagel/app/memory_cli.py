@@ -127,9 +127,11 @@ def pack(
         Of what is not quantised.
     """
     from bagel.app import show
+    from bagel.checkpoint import check_other_weights
     from bagel.infer.pipeline import Bagel
 
     folder = show.check_folder(out)
+    check_other_weights(folder, packed=True)
     with show.loading(model) as report:
         bagel = Bagel.load(model, device=device, dtype=dtype, precision=precision, report=report)
     bagel.save(folder)

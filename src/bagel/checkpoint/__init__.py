@@ -16,7 +16,7 @@ from bagel.checkpoint.fit import check
 from bagel.checkpoint.folder import VAE_WEIGHTS, WEIGHTS, Checkpoint, build, read_config, read_tokenizer
 from bagel.checkpoint.loading import Report, load, stored_bytes
 from bagel.checkpoint.names import COMPUTED, Piece, pieces, published_names
-from bagel.checkpoint.saving import published_tensors, save
+from bagel.checkpoint.saving import check_other_weights, published_tensors, save
 from bagel.packed_files import PACKED
 from bagel.tensor_files import TensorFiles
 
@@ -32,6 +32,7 @@ __all__ = [
     "TensorFiles",
     "build",
     "check",
+    "check_other_weights",
     "load",
     "pieces",
     "published_names",

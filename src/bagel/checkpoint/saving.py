@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from bagel.model.bagel import BagelModel
 from bagel.model.layers import sine_half_table
 from bagel.model.quantise import precision_of
 from bagel.packed_files import PACKED, packed_metadata, packed_tensors
-from bagel.tensor_files import write_tensors
+from bagel.tensor_files import SINGLE, write_tensors
 
 
 def published_tensors(model: BagelModel) -> dict[str, Tensor]:
@@ -41,7 +42,9 @@ def published_tensors(model: BagelModel) -> dict[str, Tensor]:
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Writes an official folder: same names, shapes and layout, loadable by the official code; the autoencoder in
     float32, as upstream keeps it. A quantised model gives a packed folder (see `bagel.packed_files`), which loads
-    without the original. Each file appears whole or not at all."""
+    without the original. Each file appears whole or not at all. Raises CheckpointError."""
+    precision = precision_of(checkpoint.model)
+    check_other_weights(folder, packed=precision is not None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -51,7 +54,6 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     for name, text in {**texts, **checkpoint.tokenizer.files()}.items():
         _write(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
     vae = {name: value.detach().float() for name, value in checkpoint.vae.named_parameters()}
-    precision = precision_of(checkpoint.model)
     if precision:
         model = PACKED, packed_tensors(checkpoint.model), packed_metadata(precision)
     else:
@@ -61,12 +63,26 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         _write(folder / name, lambda path, host=host, about=about: write_tensors(host, path, about))  # type: ignore[misc]
 
 
+def check_other_weights(folder: Path, *, packed: bool) -> None:
+    """Raises CheckpointError where a folder holds weights of the other kind: packed ones are what is loaded, so that
+    either those that are written or those that lie there would be passed over from then on."""
+    for pattern in (*SINGLE, "*.safetensors.index.json") if packed else (PACKED,):
+        for path in folder.glob(pattern):
+            raise CheckpointError(
+                f"{folder} holds {path.name}, and of whole and packed weights in one folder the packed ones alone "
+                "are loaded; give another folder, or remove that file."
+            )
+
+
 def _write(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         write(partial)
         partial.replace(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} could not be written ({error}); free some disk and save again.") from None
+        raise CheckpointError(
+            f"{path} could not be written ({error}); free some disk or give another folder."
+        ) from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a folder that may not be written to
+            partial.unlink(missing_ok=True)
