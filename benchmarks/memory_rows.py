@@ -122,7 +122,7 @@ def ready(row: Row, plan: Plan, folder: Path | None) -> tuple[Bagel, dict[str, A
     torch.cuda.reset_peak_memory_stats()
     host, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     if folder:
-        bagel = Bagel.load(folder, device=DEVICE, precision=row.precision, offload=row.offload)
+        bagel = Bagel.load(folder, device=DEVICE, precision=row.precision, offload=row.offload, job=row.job)
     else:
         made = random_model(plan)
         runtime = Runtime.of(made)

@@ -135,6 +135,6 @@ def test_dtypes():
     cpu = torch.device("cpu")
     assert pick_dtype("auto", cpu) is torch.float32
     assert {pick_dtype(name, cpu) for name in ("bf16", "bfloat16", torch.bfloat16)} == {torch.bfloat16}
-    for name in ("int8", "", None, 16, torch.int8, torch.float64):
+    for name in ("int8", "", None, 16, [], torch.int8, torch.float64):
         with pytest.raises(InputError, match="is unknown; use auto"):
             pick_dtype(name, cpu)

@@ -57,12 +57,17 @@ def pick_precision(
     precision: str | None, dtype: str | torch.dtype, device: torch.device
 ) -> tuple[torch.dtype, str | None]:
     """-> the dtype to compute in, and bf11, fp8, int8 or nf4 where the weights are kept in fewer bits."""
-    if precision is not None and precision not in PRECISIONS:
-        raise InputError(f"precision {precision!r} is unknown; use one of auto, {', '.join(PRECISIONS)}.")
+    check_precision(precision)
     packed = precision if precision in PACKED_PRECISIONS else None
     if packed and dtype == "auto" and device.type == "cpu" and computes_bf16():
         return torch.bfloat16, packed
     return pick_dtype(dtype if precision is None or packed else precision, device), packed
+
+
+def check_precision(precision: str | None) -> None:
+    """Raises InputError for one that is not there. None leaves it to the device."""
+    if precision is not None and precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r} is unknown; use one of auto, {', '.join(PRECISIONS)}.")
 
 
 def computes_bf16() -> bool:
@@ -82,7 +87,7 @@ def pick_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
         if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
             return torch.float16
         return torch.bfloat16
-    if name not in DTYPES:
+    if not isinstance(name, str) or name not in DTYPES:
         raise InputError(f"dtype {name!r} is unknown; use auto, {', '.join(DTYPES)}.")
     return DTYPES[name]
 

@@ -16,7 +16,8 @@ from bagel.infer.loading import Wanted, plan_for, setup_of, usual_demand
 from bagel.memory.cards import Card
 from bagel.memory.plan import OFFLOADABLE, Ask, Setup, alternatives, choose, plan, setup_for
 from bagel.memory.plan_split import check_split, split_peaks
-from bagel.memory.sizes import GIB, Demand, allocated, kv_bytes, phases, weights_of
+from bagel.memory.room import Room
+from bagel.memory.sizes import GIB, JOBS, VISITS, Demand, allocated, kv_bytes, phases, weights_of
 from bagel.memory.table import table
 from bagel.model import published
 from bagel.model.config import ModelConfig
@@ -95,11 +96,94 @@ def test_no_silent_spill(card):
         MemoryPlanError, match=r"bf16 needs 29\.5 GiB.*has .* free\. These would fit: precision"
     ) as said:
         choose(SEVEN_B, Card.imagined(card), DRAW, Ask())
-    assert "offload und,gen,vit,vae,embed" in str(said.value)
+    assert "offload auto" in str(said.value)
+    assert "und,gen,vit,vae,embed on the host" in str(said.value)
     exact = choose(SEVEN_B, Card.imagined(card), DRAW, Ask("bf16", "auto"))
     assert exact.setup.precision == "bf16"
     assert exact.fits
     assert exact.moved > 0
+
+
+def asked_for(words: str) -> list[Ask]:
+    """The setups that an error names, as a user would ask for them."""
+    named = re.findall(r"precision (\w+)(, offload auto)?(?:, layers shared by (\d) cards)? \(", words)
+    return [Ask(precision, "auto" if auto else None, int(shared or 1)) for precision, auto, shared in named]
+
+
+def refused(card: str, demand: Demand, ask: Ask) -> str:
+    """What the error says; nothing where the setup fits."""
+    try:
+        choose(SEVEN_B, Card.imagined(card), demand, ask)
+    except MemoryPlanError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("card", ["4", "6", "6-fp16", "8", "10", "11", "12", "12-fp16", "16-nofp8", "24", "32-fp16"])
+@pytest.mark.parametrize("demand", [DRAW, EDIT, CHAT])
+@pytest.mark.parametrize("ask", [Ask(), Ask("fp8"), Ask("fp32", "vit"), Ask(tensor=2)])
+def test_what_an_error_names_fits_when_it_is_asked_for(card, demand, ask):
+    """Tiles too, which cannot be asked for by name and come with `auto` alone."""
+    said = refused(card, demand, ask)
+    named = asked_for(said.partition("These would fit: ")[2])
+    assert bool(named) == bool(said and "no other setup" not in said)
+    for one in named:
+        assert choose(SEVEN_B, Card.imagined(card), demand, one).fits
+
+
+def test_what_was_asked_for_in_fewer_bits_is_named_with_offload():
+    with pytest.raises(MemoryPlanError, match=r"precision fp8, offload auto \(.* on the host\)"):
+        choose(SEVEN_B, Card.imagined("16"), DRAW, Ask("fp8"))
+
+
+@pytest.mark.parametrize("precision", ["fp4", "int4", "float32", "NF4", "", ["nf4"]])
+def test_precisions_that_are_none(precision):
+    with pytest.raises(InputError, match="is unknown; use one of auto, bf16"):
+        choose(SEVEN_B, Card.imagined("24"), DRAW, Ask(precision))
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Makes loading believe in a GPU of some size."""
+
+    def of(size: str) -> list[torch.device]:
+        monkeypatch.setattr(Card, "of", classmethod(lambda cls, device: Card.imagined(size)))
+        monkeypatch.setattr(loading, "pick_dtype", lambda name, device: Card.imagined(size).dtype)
+        return [torch.device("cuda", 0)]
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("card", "precision"), [("24", "bf16"), ("24", "bf11"), ("16", "int8"), ("12", "nf4"), ("8", "nf4"), ("8", "bf16")]
+)
+def test_what_is_loaded_with_auto_has_room_for_every_job(seven_b, gpu, card, precision):
+    setup = setup_of(seven_b, Wanted(precision=precision, offload="auto"), gpu(card))
+    for job in JOBS:
+        demand = Demand.of(SEVEN_B, job)
+        made = plan(SEVEN_B, Card.imagined(card), demand, setup)
+        room = Room(SEVEN_B, setup.dtype, widened=made.card.widens(setup.packed), tile=setup.tile)
+        room.free = lambda made=made: made.card.free - made.resident
+        room.visitors = {part: made.weights.parts[part] for part in VISITS if part in setup.offload}
+        room.check(demand)
+        # For one job alone it is what `bagel plan` says of it.
+        alone = setup_of(seven_b, Wanted(precision=precision, offload="auto", job=job), gpu(card))
+        assert alone == plan_for(seven_b, Card.imagined(card), Ask(precision, "auto"), demand).setup
+
+
+def test_a_setup_with_room_for_pictures_alone_is_loaded_all_the_same(seven_b, gpu):
+    """A smaller edit may fit, and is looked at when it comes."""
+    assert setup_of(seven_b, Wanted(precision="nf4"), gpu("12")).offload == ()
+    assert setup_of(seven_b, Wanted(precision="nf4", job="edit"), gpu("12")).offload == ()
+    assert setup_of(seven_b, Wanted(precision="nf4", offload="auto", job="edit"), gpu("12")).offload
+    with pytest.raises(InputError, match="job 'paint' is unknown; use one of draw, edit, chat"):
+        setup_of(seven_b, Wanted(job="paint"), gpu("80"))
+
+
+def test_what_was_asked_for_does_not_change_what_else_would_fit(seven_b, gpu):
+    with pytest.raises(MemoryPlanError, match=r"fp32 needs .*precision bf16, offload auto") as said:
+        setup_of(seven_b, Wanted(precision="fp32"), gpu("24"))
+    assert "fp32" not in str(said.value).partition("would fit")[2]
 
 
 def test_auto_precision_takes_the_largest_that_fits():
@@ -149,12 +233,27 @@ def test_several_cards_share_the_layers():
     check_split(SEVEN_B, *setup(4))
     with pytest.raises(MemoryPlanError, match=r"over 2 devices needs .* on number 0"):
         check_split(SEVEN_B, *setup(2))
+    small = [Card.imagined("6")] * 2
+    with pytest.raises(MemoryPlanError, match=r"use more devices\.$"):  # no precision is small enough
+        check_split(SEVEN_B, small, DRAW, setup_for(small[0], "nf4"))
+    with pytest.raises(MemoryPlanError, match=r"use more devices\.$"):
+        check_split(SEVEN_B, *setup(2), packed=True)
+    with pytest.raises(MemoryPlanError, match=r"use more devices, or --precision (.*)\.$") as said:
+        check_split(SEVEN_B, *setup(2))
+    for precision in re.findall(r"fp8|int8|nf4", str(said.value)):
+        check_split(SEVEN_B, [Card.imagined("16")] * 2, DRAW, setup_for(Card.imagined("16"), precision))
 
 
 @pytest.mark.parametrize("size", ["", "x", "0", "24 apples", "-8", "1e9"])
 def test_cards_that_are_none(size):
     with pytest.raises(InputError, match="card"):
         Card.imagined(size)
+
+
+@pytest.mark.parametrize("offload", [5, True, "brain", ["vit", 1]])
+def test_parts_that_are_none(offload):
+    with pytest.raises(InputError, match="use auto or some of und, gen"):
+        setup_of(CHECKPOINT, Wanted(offload=offload), [torch.device("cpu")])
 
 
 def test_nothing_is_planned_on_the_cpu():
@@ -177,6 +276,13 @@ def test_a_packed_folder_is_planned_as_it_is(tmp_path):
     assert plan_for(tmp_path, Card.imagined("8"), Ask()).setup.precision == "nf4"
     with pytest.raises(InputError, match="packed in nf4"):
         plan_for(tmp_path, Card.imagined("8"), Ask("bf16"))
+
+
+def test_of_a_packed_folder_its_own_precision_alone_is_named():
+    """No other can be had of it."""
+    with pytest.raises(MemoryPlanError) as said:
+        choose(SEVEN_B, Card.imagined("12"), DRAW, Ask("fp8", packed=True))
+    assert asked_for(str(said.value).partition("These would fit: ")[2]) == [Ask("fp8", "auto")]
 
 
 @pytest.fixture
@@ -213,6 +319,10 @@ def test_the_command(seven_b, monkeypatch, capsys):
     assert made["fits"]
     assert made["weights"]["gen"]["where"].startswith("host, streamed")
     assert run("--card", "24", "--height", "1000")[0] == 1
+    assert run("--card", "80", "--height", "0") == (
+        1, "bagel: height is 0; it must be a multiple of 16, up to 1024.\n"
+    )  # fmt: skip
+    assert run("--card", "24", "--precision", "fp4")[1].startswith("bagel: precision 'fp4' is unknown; use one of")
     assert run("--card", "24", "--offload", "brain")[0] == 1
     assert run()[0] == (0 if torch.cuda.is_available() else 1)
 

@@ -188,6 +188,8 @@ def test_three_processes_and_few_rows(alone):
         ("cpu,cpu,cpu,cpu", "tensor", "2 key heads"),
         ("cpu,cpu", "columns", "unknown"),
         ("cpu,cpu", "branches=3", "3 devices"),
+        ("cpu", "columns", "unknown"),
+        ("cpu", "rows=2", "for 2 devices, but there are 1"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_starts(device, parallel, said):

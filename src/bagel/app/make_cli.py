@@ -114,7 +114,7 @@ def chat(
     source = model or ModelFlags()
     settle(chosen, "chat", source.config().presets)
     parts = as_inputs(words_of(inputs))
-    events = source.load().stream(parts, output="text", text_options=chosen)
+    events = source.load("chat").stream(parts, output="text", text_options=chosen)
     for event in events:
         if isinstance(event, TextPiece) and not json:
             sys.stdout.write(event.text)

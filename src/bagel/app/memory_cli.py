@@ -52,7 +52,8 @@ class WorkFlags:
         from bagel.memory.sizes import Demand
 
         usual, stride = usual_demand(config), config.latent_stride
-        height, width = self.height or usual.height, self.width or usual.width
+        height = usual.height if self.height is None else self.height
+        width = usual.width if self.width is None else self.width
         for name, side in (("height", height), ("width", width)):
             if not 0 < side <= config.max_image_side or side % stride:
                 raise InputError(f"{name} is {side}; it must be a multiple of {stride}, up to {config.max_image_side}.")

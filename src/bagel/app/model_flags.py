@@ -47,17 +47,18 @@ class ModelFlags:
 
         return read_config(find_model(self.model))
 
-    def load(self) -> Bagel:
+    def load(self, job: str | None = None) -> Bagel:
+        """job: the only one that the model will be asked for, so that no room is left for others."""
         from bagel.app.show import loading
 
         with loading(self.model) as report:
-            return self.load_telling(report)
+            return self.load_telling(report, job)
 
-    def load_telling(self, report: Callable[[int, int], None]) -> Bagel:
+    def load_telling(self, report: Callable[[int, int], None], job: str | None = None) -> Bagel:
         """report: called with (bytes read, bytes in all)."""
         from bagel.infer.pipeline import Bagel
 
-        return Bagel.load(**self.arguments(), report=report)
+        return Bagel.load(**self.arguments(), job=job, report=report)
 
     def arguments(self) -> dict[str, Any]:
         """Those of `Bagel.load`, as plain values, which also another process can be given."""

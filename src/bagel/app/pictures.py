@@ -51,7 +51,7 @@ def make_pictures(wish: Wish, source: ModelFlags, out: Path, *, json: bool) -> N
     last = replace(wish.options, seed=seeds[-1]) if seeds else wish.options
     check_size(settle(last, wish.job, config.presets), config)
     opened = [open_image(path) for path in wish.images]
-    results = _made(source.load(), wish, opened, seeds)
+    results = _made(source.load(wish.job), wish, opened, seeds)
     paths = [out] if wish.count == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(wish.count)]
     settings = show.settings_of(wish.options, job=wish.job, prompt=wish.prompt, model=source.model)
     for path, result in zip(paths, results, strict=True):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,15 @@ import torch
 
 from bagel import checkpoint as checkpoints
 from bagel.checkpoint import Checkpoint, Place, read_config, read_tokenizer, stored_bytes
-from bagel.devices import computes_bf16, pick_device, pick_precision
-from bagel.errors import InputError
+from bagel.devices import computes_bf16, pick_device, pick_dtype, pick_precision
+from bagel.errors import InputError, MemoryPlanError
 from bagel.infer.conversation import Runtime
 from bagel.lora_files import Lora, apply
 from bagel.memory.cards import Card
 from bagel.memory.place import arrange, placer, split_placer, spread
 from bagel.memory.plan import FEWEST_SLOTS, Ask, Plan, Setup, choose, parts_of
 from bagel.memory.plan_split import check_split
-from bagel.memory.sizes import GIB, VISITS, Demand
+from bagel.memory.sizes import GIB, JOBS, VISITS, Demand
 from bagel.model.config import ModelConfig
 from bagel.model.quantise import is_quantised, quantised, replace_module
 from bagel.options import PRESETS
@@ -33,7 +34,7 @@ Device = str | torch.device | Sequence[str | torch.device]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for: see `Bagel.load`."""
+    """What was asked for: see `Bagel.load`. job: the one that room is made for, None for all of them."""
 
     device: Device = "auto"
     dtype: str | torch.dtype = "auto"
@@ -42,6 +43,7 @@ class Wanted:
     lora: Lora | None = None
     parallel: str | None = None
     compile: bool = True
+    job: str | None = None
 
 
 def load_runtime(folder: Path, wanted: Wanted, report: checkpoints.Report | None = None) -> Runtime:
@@ -118,9 +120,8 @@ def setup_of(folder: Path, wanted: Wanted, devices: Sequence[torch.device], tens
     if len(devices) > 1 and (wanted.offload or first.type == "mps"):
         raise InputError("offload and several devices do not go together; choose one of them.")
     if first.type == "cuda" and len(devices) == 1:
-        kind, _ = pick_precision(None if precision == "auto" else precision, wanted.dtype, first)
-        card = replace(Card.of(first), dtype=kind)
-        return plan_for(folder, card, Ask(precision, _words(wanted.offload), tensor)).setup
+        card = replace(Card.of(first), dtype=pick_dtype(wanted.dtype, first))
+        return plan_to_load(folder, card, Ask(precision, _words(wanted.offload), tensor), wanted.job).setup
     precision = None if precision == "auto" else precision
     by_itself = first.type == "cpu" and precision is None and wanted.dtype == "auto" and not packed_precision(folder)
     dtype = torch.bfloat16 if by_itself and is_faster_in_bf16(folder) else wanted.dtype
@@ -128,7 +129,8 @@ def setup_of(folder: Path, wanted: Wanted, devices: Sequence[torch.device], tens
     setup = Setup(packed or _NAMES[kind], kind, parts, slots=FEWEST_SLOTS if {"und", "gen"} & set(parts) else 0)
     if first.type == "cuda":
         config = read_config(folder)
-        check_split(config, [Card.of(device) for device in devices], usual_demand(config), setup)
+        cards = [Card.of(device) for device in devices]
+        check_split(config, cards, usual_demand(config), setup, packed=packed_precision(folder) is not None)
     return setup
 
 
@@ -147,27 +149,49 @@ def is_faster_in_bf16(folder: Path) -> bool:
 _NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
-def plan_for(folder: Path, card: Card, ask: Ask, demand: Demand | None = None) -> Plan:
+def plan_for(folder: Path, card: Card, ask: Ask, demand: Demand | None = None, others: Sequence[Demand] = ()) -> Plan:
     """The plan of a folder on a card, a packed one in what it was packed. demand: one picture at the checkpoint's
-    own size, unless given. Raises MemoryPlanError, or InputError for layers that cannot be shared so."""
+    own size, unless given; others: see `plan`. Raises MemoryPlanError, or InputError for layers that cannot be shared
+    so."""
     stored = _stored_precision(folder, Wanted(precision=ask.precision))
-    ask = replace(ask, precision=stored or ask.precision)
-    return plan_sizes(read_config(folder), card, ask, demand, len(read_tokenizer(folder)))
+    ask = replace(ask, precision=stored or ask.precision, packed=stored is not None)
+    return plan_sizes(read_config(folder), card, ask, demand, len(read_tokenizer(folder)), others)
 
 
-def plan_sizes(config: ModelConfig, card: Card, ask: Ask, demand: Demand | None = None, tokens: int = 0) -> Plan:
+def plan_sizes(
+    config: ModelConfig,
+    card: Card,
+    ask: Ask,
+    demand: Demand | None = None,
+    tokens: int = 0,
+    others: Sequence[Demand] = (),
+) -> Plan:
     """The same of sizes alone. tokens: of the tokenizer, 0 for as many as the vocabulary holds."""
     check(Grid(tensor=ask.tensor), config.llm)
-    return choose(config, card, demand or usual_demand(config), ask, tokens)
+    return choose(config, card, demand or usual_demand(config), ask, tokens, others)
 
 
-def usual_demand(config: ModelConfig) -> Demand:
+def plan_to_load(folder: Path, card: Card, ask: Ask, job: str | None = None) -> Plan:
+    """The plan of a model that is loaded for a job, or for whatever comes: what is left to us has room for the usual
+    request of every job, where that can be, since what is loaded stays where it is. Else one picture is enough, so
+    that smaller requests are not refused with a large one. Raises as `plan_for` does."""
+    if job not in (None, *JOBS):
+        raise InputError(f"job {job!r} is unknown; use one of {', '.join(JOBS)}, or None for all of them.")
+    config = read_config(folder)
+    first, *others = (usual_demand(config, one) for one in (JOBS if job is None else (job,)))
+    with contextlib.suppress(MemoryPlanError):
+        return plan_for(folder, card, ask, first, others)
+    return plan_for(folder, card, ask)
+
+
+def usual_demand(config: ModelConfig, job: str = "draw") -> Demand:
+    """Of a picture of the size that the checkpoint draws unless told otherwise."""
     preset = {**PRESETS["draw"], **config.presets.get("draw", {})}
-    return Demand.of(config, "draw", preset["height"], preset["width"])
+    return Demand.of(config, job, preset["height"], preset["width"])
 
 
 def _words(offload: str | Sequence[str] | None) -> str | tuple[str, ...] | None:
-    return offload if isinstance(offload, str) or offload is None else tuple(offload)
+    return tuple(offload) if isinstance(offload, Iterable) and not isinstance(offload, str) else offload
 
 
 def _stored_precision(folder: Path, wanted: Wanted) -> str | None:

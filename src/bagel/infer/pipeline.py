@@ -48,6 +48,7 @@ class Bagel:
         lora: Lora | None = None,
         parallel: str | None = None,
         compile: bool = True,
+        job: str | None = None,
         report: checkpoints.Report | None = None,
     ) -> Bagel:
         """model: a folder in the official layout or a packed one, a file of weights in such a folder (safetensors
@@ -58,8 +59,8 @@ class Bagel:
         weights are kept in, or auto, the first that fits; it wins over dtype. offload: parts that are kept on the
         host (und, gen, vit, vae, embed, head), or auto, as few as need be. lora: an adapter folder, or a list of
         folders and (folder, weight), merged into the weights. compile: on a GPU, kernels made for it and captured
-        graphs; without, PyTorch's operations one by one, which is slower and the reference. report: called with
-        (bytes read, bytes in all).
+        graphs; without, PyTorch's operations one by one, which is slower and the reference. job: draw, edit or chat,
+        what `auto` makes room for; None for all of them. report: called with (bytes read, bytes in all).
 
         Under torchrun, with `parallel`, every rank calls this; the first goes on, the others serve it and end with it.
 
@@ -67,7 +68,7 @@ class Bagel:
 
         Raises CheckpointError, DeviceError, InputError, or MemoryPlanError with the setups that would fit.
         """
-        wanted = Wanted(device, dtype, precision, offload, lora, parallel, compile)
+        wanted = Wanted(device, dtype, precision, offload, lora, parallel, compile, job)
         load = load_runtime if parallel is None else load_together
         with on_host():
             return cls(load(find_model(model), wanted, report))

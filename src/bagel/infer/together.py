@@ -66,6 +66,8 @@ def load_together(folder: Path, wanted: Wanted, report: checkpoints.Report | Non
         devices = _devices(wanted)
     wanted = with_stored_precision(folder, replace(wanted, device=str(devices[0])))
     if len(devices) == 1:
+        if wanted.parallel != "auto":
+            parse(str(wanted.parallel), 1)  # which refuses ways that are unknown, or for more devices
         return load_runtime(folder, replace(wanted, parallel=None), report)
     grid, setup = _planned(folder, wanted, devices)
     check_free()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from bagel.devices import DTYPES, PACKED_PRECISIONS
+from bagel.devices import DTYPES, PACKED_PRECISIONS, check_precision
 from bagel.errors import InputError, MemoryPlanError
 from bagel.memory.cards import Card
 from bagel.memory.sizes import GIB, VISITS, Demand, Weights, phases, weights_of
@@ -106,19 +106,28 @@ def headroom(work: int) -> int:
     return int(0.3 * GIB + 0.1 * work)
 
 
-def plan(config: ModelConfig, card: Card, demand: Demand, setup: Setup, num_tokens: int = 0) -> Plan:
-    """The numbers of one setup, with as many slots as fit, whether it fits or not."""
+def plan(
+    config: ModelConfig, card: Card, demand: Demand, setup: Setup, num_tokens: int = 0, others: Sequence[Demand] = ()
+) -> Plan:
+    """The numbers of one setup, with as many slots as fit, whether it fits or not. others: demands that may come
+    instead; each phase is as large as in the largest of them."""
     weights = weights_of(config, setup.dtype, setup.packed, num_tokens).shared(setup.tensor)
     config = replace(config, llm=Cut(0, setup.tensor).config(config.llm))
     widened = card.widens(setup.packed)
     visitors = {part: weights.parts[part] for part in VISITS if part in setup.offload}
-    found = phases(config, demand, setup.dtype, widened=widened, tile=setup.tile, visitors=visitors)
+    found: dict[str, int] = {}
+    for each in (demand, *others):
+        for name, size in phases(
+            config, each, setup.dtype, widened=widened, tile=setup.tile, visitors=visitors
+        ).items():
+            found[name] = max(size, found.get(name, 0))
     resident = sum(size for part, size in weights.parts.items() if part not in setup.offload)
     made = Plan(setup, card, demand, weights, found, resident)
     if not setup.streamed:
         return made
     # Text alone never asks for the generation expert.
-    text_alone = not demand.height and not demand.latents and "und" in setup.streamed
+    draws = any(each.height or each.latents for each in (demand, *others))
+    text_alone = not draws and "und" in setup.streamed
     experts = 1 if config.llm.layers is Layers.DENSE or text_alone else len(setup.streamed)
     units = weights.num_layers * experts
     room = card.free - made.peak - made.headroom
@@ -130,30 +139,38 @@ def plan(config: ModelConfig, card: Card, demand: Demand, setup: Setup, num_toke
 @dataclass(frozen=True)
 class Ask:
     """What is asked of a setup. precision: None for the card's own; precision and offload may be "auto"; tensor: cards
-    that share every layer."""
+    that share every layer; packed: the weights are stored in this precision and in no other."""
 
     precision: str | None = None
     offload: str | tuple[str, ...] | None = None
     tensor: int = 1
+    packed: bool = False
 
     def setups(self, card: Card) -> Iterator[Setup]:
-        """What it allows, the best first. Raises InputError for an unknown part."""
-        exact, by_need = own_precision(card), self.offload == "auto"
-        precisions = [exact, *_smaller(card)] if self.precision == "auto" else [self.precision or exact]
+        """What it allows, the best first. Raises InputError for an unknown precision or part."""
+        by_need = self.offload == "auto"
+        precisions = recommended(card) if self.precision == "auto" else [self.named(card)]
         for tile in (0, TILE) if by_need else (0,):
             for parts in AUTO if by_need else (parts_of(self.offload),):
                 for precision in precisions:
                     yield setup_for(card, precision, parts, tile, self.tensor)
 
+    def named(self, card: Card) -> str:
+        """The one precision that was asked for. Raises InputError for one that is not there."""
+        check_precision(self.precision)
+        return own_precision(card) if self.precision is None else self.precision
 
-def choose(config: ModelConfig, card: Card, demand: Demand, ask: Ask, num_tokens: int = 0) -> Plan:
+
+def choose(
+    config: ModelConfig, card: Card, demand: Demand, ask: Ask, num_tokens: int = 0, others: Sequence[Demand] = ()
+) -> Plan:
     """The plan that was asked for, or the first that fits of what was left to us. Raises MemoryPlanError with the
-    setups that would fit, InputError for an unknown part."""
-    tried = [plan(config, card, demand, setup, num_tokens) for setup in ask.setups(card)]
+    setups that would fit, InputError for an unknown precision or part. others: see `plan`."""
+    tried = [plan(config, card, demand, setup, num_tokens, others) for setup in ask.setups(card)]
     for one in tried:
         if one.fits:
             return one
-    raise MemoryPlanError(refusal(tried[-1], list(alternatives(config, card, demand, num_tokens, ask.tensor))))
+    raise MemoryPlanError(refusal(tried[-1], list(alternatives(config, card, demand, ask, num_tokens))))
 
 
 def setup_for(card: Card, precision: str, offload: tuple[str, ...] = (), tile: int = 0, tensor: int = 1) -> Setup:
@@ -177,30 +194,30 @@ def parts_of(offload: str | Sequence[str] | None) -> tuple[str, ...]:
     return tuple(part for part in OFFLOADABLE if part in words)
 
 
-def _smaller(card: Card) -> tuple[str, ...]:
-    return ("fp8", "int8", "nf4") if card.fp8 else ("int8", "nf4")
+def recommended(card: Card) -> list[str]:
+    """The precisions that we would take on a card, the nearest to exact first."""
+    return [own_precision(card), *(("fp8",) if card.fp8 else ()), "int8", "nf4"]
 
 
 def alternatives(
-    config: ModelConfig, card: Card, demand: Demand, num_tokens: int = 0, tensor: int = 1
+    config: ModelConfig, card: Card, demand: Demand, ask: Ask | None = None, num_tokens: int = 0
 ) -> Iterator[Plan]:
-    """The setups we would recommend on this card, the best first, that fit: each precision on the card, then
-    the smallest and the exact one with as little on the host as need be."""
-    exact = own_precision(card)
-    precisions = (exact, *_smaller(card))
-    resident = [plan(config, card, demand, setup_for(card, p, tensor=tensor), num_tokens) for p in precisions]
-    fitting = [one for one in resident if one.fits]
+    """The setups we would recommend on this card instead of what was asked for, the best first, that fit: each
+    precision on the card, then the smallest, the one that was asked for in fewer bits, and the exact one, with as
+    little on the host as need be."""
+    ask = ask or Ask()
+    wanted = (ask.precision,) if ask.precision in PACKED_PRECISIONS else ()
+    whole = wanted if ask.packed else recommended(card)
+    moved = dict.fromkeys(wanted if ask.packed else ("nf4", *wanted, own_precision(card)))
+
+    def first(precision: str | None, offload: str | None) -> Plan | None:
+        setups = Ask(precision, offload, ask.tensor).setups(card)
+        return next((one for s in setups if (one := plan(config, card, demand, s, num_tokens)).fits), None)
+
+    fitting = [found for precision in whole if (found := first(precision, None))]
     yield from fitting
-    for precision in ("nf4", exact):
-        if any(one.setup.precision == precision for one in fitting):
-            continue
-        tried = (
-            plan(config, card, demand, setup_for(card, precision, parts, tile, tensor), num_tokens)
-            for tile in (0, TILE)
-            for parts in AUTO[1:]
-        )
-        found = next((one for one in tried if one.fits), None)
-        if found:
+    for precision in moved:
+        if all(one.setup.precision != precision for one in fitting) and (found := first(precision, "auto")):
             yield found
 
 
@@ -213,8 +230,17 @@ def refusal(asked: Plan, others: list[Plan]) -> str:
     )
     if not others:
         return f"{does}, and no other setup fits either; ask for a smaller picture, fewer at once, or a shorter text."
-    fitting = "; ".join(f"{one.setup.words} ({gib(one.peak + one.headroom)})" for one in others)
-    return f"{does}. These would fit: {fitting}."
+    return f"{does}. These would fit: {'; '.join(map(_recommended, others))}."
+
+
+def _recommended(one: Plan) -> str:
+    """A setup as it is to be asked for: tiles cannot be, and come with `auto` alone."""
+    setup, size = one.setup, gib(one.peak + one.headroom)
+    if not (setup.offload or setup.tile):
+        return f"{setup.words} ({size})"
+    host = f", {','.join(setup.offload)} on the host" if setup.offload else ""
+    tiles = f", the autoencoder in tiles of {setup.tile} pixels" if setup.tile else ""
+    return f"{replace(setup, offload=('auto',)).words} ({size}{host}{tiles})"
 
 
 def gib(size: int) -> str:

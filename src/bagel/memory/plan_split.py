@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bagel.errors import MemoryPlanError
 from bagel.memory.cards import Card
-from bagel.memory.plan import Setup, gib, headroom
+from bagel.memory.plan import Setup, gib, headroom, recommended, setup_for
 from bagel.memory.sizes import Demand, held_bytes, phases, weights_of
 from bagel.memory.split import shares
 from bagel.model.config import ModelConfig
@@ -32,12 +32,25 @@ def split_peaks(config: ModelConfig, cards: Sequence[Card], demand: Demand, setu
     return peaks
 
 
-def check_split(config: ModelConfig, cards: Sequence[Card], demand: Demand, setup: Setup) -> None:
-    """Raises MemoryPlanError, naming the first device that is too small."""
-    for index, (card, peak) in enumerate(zip(cards, split_peaks(config, cards, demand, setup), strict=True)):
-        needed = peak + headroom(peak // 10)
-        if needed > card.free:
-            raise MemoryPlanError(
-                f"{setup.words} over {len(cards)} devices needs {gib(needed)} on number {index}, {card.name}, which "
-                f"has {gib(card.free)} free; use more devices, or --precision fp8, int8 or nf4."
-            )
+def check_split(
+    config: ModelConfig, cards: Sequence[Card], demand: Demand, setup: Setup, *, packed: bool = False
+) -> None:
+    """Raises MemoryPlanError, naming the first device that is too small, and the precisions that would fit. packed:
+    the weights are stored in this precision and in no other."""
+
+    def needed(setup: Setup) -> list[int]:
+        return [peak + headroom(peak // 10) for peak in split_peaks(config, cards, demand, setup)]
+
+    def fits(setup: Setup) -> bool:
+        return all(size <= card.free for size, card in zip(needed(setup), cards, strict=True))
+
+    if fits(setup):
+        return
+    sizes = needed(setup)
+    index = next(i for i, card in enumerate(cards) if sizes[i] > card.free)
+    smaller = [] if packed else [p for p in recommended(cards[0])[1:] if fits(setup_for(cards[0], p))]
+    instead = f", or --precision {' or '.join(smaller)}" if smaller else ""
+    raise MemoryPlanError(
+        f"{setup.words} over {len(cards)} devices needs {gib(sizes[index])} on number {index}, {cards[index].name}, "
+        f"which has {gib(cards[index].free)} free; use more devices{instead}."
+    )

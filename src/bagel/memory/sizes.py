@@ -24,6 +24,7 @@ from bagel.model.packed import GROUP
 from bagel.model.quantise import is_quantised
 
 GIB = 2**30
+JOBS = ("draw", "edit", "chat")
 PARTS = ("und", "gen", "embed", "head", "vit", "vae", "rest")
 DECODE_MAPS, ENCODE_MAPS = 6.2, 4.5
 """Maps of height x width x the autoencoder's first width that live at its largest step."""
