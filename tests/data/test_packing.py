@@ -57,6 +57,15 @@ def test_no_sample_is_lost_between_packs(texts: Any, first_packs: Any) -> None:
     assert all(len(pack) <= 110 for pack in packs)
 
 
+def test_few_good_rows_of_a_small_data_set_are_found(tmp_path: Path, first_packs: Any) -> None:
+    """In one epoch the good one may come first, in the next last, with more bad ones between than there are rows."""
+    rows = [{"text": "good"}] + [{"text": 5}] * 6
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    own = {"name": "d", "recipe": "text", "path": str(path)}
+    packs = first_packs(data_config(own, expected_num_tokens=1, max_buffer_size=0), 30)
+    assert all(len(pack.samples) == 1 for pack in packs)
+
+
 def test_too_long_samples_are_skipped_and_counted(tmp_path: Path, opened: Any, first_packs: Any) -> None:
     rows = [{"text": "y" * (400 if i == 3 else 20)} for i in range(8)]
     own = {"recipe": "text", "path": str(write_jsonl(tmp_path / "a.jsonl", rows)), "shuffle": False}

@@ -52,6 +52,13 @@ def test_text_to_image() -> None:
     assert said(cook("t2i", renamed, columns={"image": "img", "captions": "label"})) == ["a dog"]
 
 
+def test_a_column_of_the_users_own_is_the_only_one_that_is_read() -> None:
+    row = {"image": png(0), "captions": "not this", "label": "a dog"}
+    assert said(cook("t2i", row, columns={"caption": "label"})) == ["a dog"]
+    with pytest.raises(InputError, match=r"but image \+ captions \(lable\) is needed"):
+        cook("t2i", row, columns={"captions": "lable"})
+
+
 def test_thought_before_a_picture() -> None:
     parts = cook("t2i", {"image": png(0), "caption": "a cat", "thought": "grey, asleep"})
     assert shown(parts) == "text text? TEXT? target"
@@ -257,6 +264,7 @@ def test_bad_rows(recipe: str, row: Any, words: str) -> None:
         ("world", {"split": "tests"}, "split: 'tests' is not known; use one of train, heldout"),
         ("world", {"tasks": {"drw": 1}}, "'drw' is not known; did you mean 'draw'"),
         ("edit", {"max_step": 1}, "'max_step' is not known; did you mean 'max_steps'"),
+        ("t2i", {"join": 1}, "'join' is not known; there is nothing to set here"),
         ("video", {"frame_step": 0}, "frame_step is 0; it must be at least 1"),
         ("video", {"num_frames": "many"}, "must be a whole number"),
         ("understand", {"max_frames": 3}, "max_frames is 3; it must be at least 8"),

@@ -186,3 +186,28 @@ def test_epochs_differ_and_cover(tmp_path: Path, opened: Any) -> None:
     assert orders[0] == orders[2] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1])
     assert max(block * 32 + index for block, index in orders[0]) == 69
+
+
+def test_pictures_with_a_text_beside_each(tmp_path: Path) -> None:
+    """As `bagel train` finds them without a word about the format; a table in the folder comes first."""
+    for number, name in enumerate(("a.png", "b.PNG", "sub/c.d.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(png(number))
+        (tmp_path / name).with_suffix(".txt").write_text(f"\ufeffpicture {number}\n", encoding="utf-8")
+    of = source(tmp_path)
+    assert texts(of) == ["picture 0", "picture 1", "picture 2"]
+    assert texts(of, "image") == [png(0), png(1), png(2)]
+    assert of.where(0, 2).endswith("sub/c.d.png")
+    assert texts(source(tmp_path / "*.png")) == ["picture 0"]
+    (tmp_path / "b.txt").unlink()
+    assert next(iter(of.read(0)))["text"] == "picture 0"
+    with pytest.raises(InputError, match=r"b.txt cannot be opened"):
+        of.read(0)[1]
+    write_jsonl(tmp_path / "metadata.jsonl", [{"file_name": "a.png", "text": "told"}])
+    assert texts(source(tmp_path)) == ["told"]
+
+
+def test_of_several_paths_the_one_that_names_nothing_is_named(tmp_path: Path) -> None:
+    good = write_jsonl(tmp_path / "a.jsonl", [{"text": "0"}])
+    with pytest.raises(InputError, match=r"data set 'd': \S*gone.jsonl names no"):
+        source([good, tmp_path / "gone.jsonl"])

@@ -12,7 +12,7 @@ from bagel.errors import InputError
 
 T = TypeVar("T")
 
-FORMATS = ("parquet", "jsonl", "tar", "hf")
+FORMATS = ("parquet", "jsonl", "tar", "pictures", "hf")
 WITHOUT_FILES = ("world",)
 """Recipes whose rows are numbers."""
 SUFFIXES = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".tar": "tar"}
@@ -35,7 +35,7 @@ class DatasetConfig:
     name:      for reports, errors and the resume state; must be unique.
     recipe:    how a row becomes a sample: t2i, edit, understand, video, document, text, world.
     path:      file, folder, glob pattern or URL, or several; for `hf` a folder or a hub name; none for `world`.
-    format:    parquet, jsonl, tar, hf; guessed from the path when absent.
+    format:    parquet, jsonl, tar, pictures, hf; guessed from the path when absent.
     root:      where relative picture paths start; by default the folder of the file that names them.
     columns:   schema's name -> your column's name.
     weight:    share in the mixture; 0 only for a mandatory data set.
@@ -170,6 +170,8 @@ def choose(value: str, allowed: Sequence[str], where: str) -> str:
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """The end of an error message about an unknown word."""
+    if not known:
+        return "; there is nothing to set here, leave it out."
     close = difflib.get_close_matches(str(word), known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; use one of {', '.join(known)}."
 

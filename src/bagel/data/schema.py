@@ -28,6 +28,10 @@ class Column:
     def names(self) -> tuple[str, ...]:
         return (self.name, *self.aliases)
 
+    def theirs(self, renamed: Mapping[str, str]) -> tuple[str, ...]:
+        """Its names in the files. Where the user names one, no other is looked for: it would be read in silence."""
+        return tuple(renamed[name] for name in self.names if name in renamed) or self.names
+
 
 @dataclass(frozen=True, slots=True)
 class Schema:
@@ -43,21 +47,25 @@ class Schema:
 
     def wanted(self, renamed: Mapping[str, str]) -> set[str]:
         """The names in the files that may be read; `renamed`: schema's name -> theirs."""
-        return {renamed.get(name, name) for column in self.columns for name in column.names}
+        return {name for column in self.columns for name in column.theirs(renamed)}
+
+    def check_columns(self, present: Sequence[str], renamed: Mapping[str, str]) -> None:
+        """Of a table, whose rows have the same. Raises InputError for a name of the user's that is not there."""
+        for theirs in renamed.values():
+            if theirs not in present:
+                raise InputError(f"columns: there is no {theirs!r}; the row has {', '.join(present)}.")
+        self.check_names(present, renamed)
 
     def check_names(self, present: Sequence[str], renamed: Mapping[str, str]) -> None:
         """Raises InputError unless one form is there."""
         known = {name for column in self.columns for name in column.names}
-        for name, theirs in renamed.items():
+        for name in renamed:
             if name not in known:
                 raise InputError(f"columns: {name!r} is no column of this recipe; it has {', '.join(sorted(known))}.")
-            if theirs not in present:
-                raise InputError(f"columns: there is no {theirs!r}; the row has {', '.join(present)}.")
         if not any(
-            all(any(renamed.get(name, name) in present for name in column.names) for column in form)
-            for form in self.forms
+            all(any(name in present for name in column.theirs(renamed)) for column in form) for form in self.forms
         ):
-            forms = " or ".join(" + ".join(column.name for column in form) for form in self.forms)
+            forms = " or ".join(" + ".join(_name(column, renamed) for column in form) for form in self.forms)
             raise InputError(
                 f"the row has the columns {', '.join(present)}, but {forms} is needed; name yours under `columns`."
             )
@@ -71,14 +79,14 @@ class Reader:
 
     def __init__(self, row: Row, schema: Schema, renamed: Mapping[str, str], root: str) -> None:
         present = [name for name in row if name != FILES and row[name] is not None]
-        schema.check_names(present, {k: v for k, v in renamed.items() if v in row})
-        self._row, self._renamed, self._root = row, renamed, root
-        self._names = {column.name: column.names for column in schema.columns}
+        schema.check_names(present, renamed)
+        self._row, self._root = row, root
+        self._names = {column.name: column.theirs(renamed) for column in schema.columns}
 
     def get(self, column: str) -> Any:
         """The value, or None where the row lacks it."""
         for name in self._names[column]:
-            value = self._row.get(self._renamed.get(name, name))
+            value = self._row.get(name)
             if value is not None:
                 return value
         return None
@@ -134,6 +142,12 @@ class Reader:
         if not isinstance(value, Sequence):
             raise InputError(f"{column} holds {_shown(value)}; it must be a text or several.")
         return [self.text(item, column) for item in value]
+
+
+def _name(column: Column, renamed: Mapping[str, str]) -> str:
+    """As an error has it."""
+    theirs = column.theirs(renamed)
+    return column.name if theirs == column.names else f"{column.name} ({' or '.join(theirs)})"
 
 
 def _shown(value: Any) -> str:

@@ -29,8 +29,9 @@ from bagel.model.config import ModelConfig
 
 T = TypeVar("T")
 
-MAX_SKIPS = 1000
-"""So many unusable rows one after the other end the run."""
+MAX_SKIPS, MAX_ROUNDS = 1000, 10
+"""So many unusable rows one after the other end the run; of a small data set, as many as it has rows in so many rounds:
+its few good rows may come first in one epoch and last in the next, or go to another worker."""
 
 
 class Dataset:
@@ -199,7 +200,8 @@ class Packer:
 
     def _next(self, dataset: Dataset) -> Waiting:
         """The next row of a data set that can be used."""
-        for _ in range(min(dataset.rows, MAX_SKIPS)):
+        tries = min(MAX_ROUNDS * dataset.rows, MAX_SKIPS)
+        for _ in range(tries):
             epoch, place, self._todos[dataset.name] = self._todos[dataset.name].next(
                 dataset.rows, self._consumer, self._consumers
             )
@@ -212,8 +214,7 @@ class Packer:
                     raise
                 self._skipped.append(str(error))
         raise InputError(
-            f"data set {dataset.name!r}: {min(dataset.rows, MAX_SKIPS)} rows in a row cannot be used; the last: "
-            f"{self._skipped[-1]}"
+            f"data set {dataset.name!r}: {tries} rows in a row cannot be used; the last: {self._skipped[-1]}"
         )
 
     def _fetched(self, name: str, epoch: int, place: int) -> Waiting:

@@ -51,7 +51,7 @@ class Cook:
     def check_columns(self, columns: tuple[str, ...] | None) -> None:
         """For sources whose rows all have the same columns."""
         if columns is not None:
-            self._recipe.schema.check_names(columns, self._config.columns)
+            self._recipe.schema.check_columns(columns, self._config.columns)
 
     def sample(self, row: Row, root: str, name: str, rng: Random) -> Sample:
         """Raises InputError for a row that cannot be used."""

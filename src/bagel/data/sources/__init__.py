@@ -1,8 +1,9 @@
-"""Where rows come from: parquet, JSONL, tar shards, Hugging Face data sets; local or behind a URL."""
+"""Where rows come from: parquet, JSONL, tar shards, pictures with texts, Hugging Face data sets; local or at a URL."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from bagel.data.config import SUFFIXES, WITHOUT_FILES, DatasetConfig
@@ -12,6 +13,8 @@ from bagel.data.sources.hub import HubSource
 from bagel.data.sources.jsonl import JsonlSource
 from bagel.data.sources.numbers import NumberSource
 from bagel.data.sources.parquet import ParquetSource
+from bagel.data.sources.pictures import SUFFIXES as PICTURES
+from bagel.data.sources.pictures import PictureSource
 from bagel.data.sources.tar import TarSource
 from bagel.errors import InputError
 
@@ -42,6 +45,8 @@ def _open(config: DatasetConfig, wanted: Collection[str]) -> Source:
         return TarSource(config.path)
     if kind == "jsonl":
         return JsonlSource(config.path)
+    if kind == "pictures":
+        return PictureSource(config.path)
     if len(config.path) > 1:
         raise InputError("a Hugging Face data set takes one path; make them several data sets.")
     return HubSource(config.path[0], config.split, config.config_name)
@@ -52,17 +57,23 @@ def _guess(paths: tuple[str, ...]) -> str:
     first = paths[0]
     if (Path(first) / "state.json").exists() or (Path(first) / "dataset_dict.json").exists():
         return "hf"
-    try:
-        files = expand(paths, tuple(SUFFIXES))
-    except InputError:
-        raise InputError(
-            f"{', '.join(paths)} names no parquet, jsonl or tar file; check the path, or say `format: hf` for a "
-            "data set of the Hugging Face hub."
-        ) from None
-    kinds = {kind for file in files for suffix, kind in SUFFIXES.items() if file.endswith(suffix)}
+    kinds = {kind for path in paths for kind in _kinds(path)}
     if len(kinds) != 1:
         raise InputError(
             f"{', '.join(paths)} holds {' and '.join(sorted(kinds)) or 'no known'} files; say `format:` and name "
             "the files of one kind."
         )
     return kinds.pop()
+
+
+def _kinds(path: str) -> set[str]:
+    """Formats of the files that a path names. The pictures of a folder belong to its table, where it has one."""
+    for suffixes in (tuple(SUFFIXES), PICTURES):
+        with suppress(InputError):
+            files = expand(path, suffixes)
+            found = {kind for file in files for suffix, kind in SUFFIXES.items() if file.endswith(suffix)}
+            return found or ({"pictures"} if all(file.endswith(PICTURES) for file in files) else set())
+    raise InputError(
+        f"{path} names no parquet, jsonl or tar file, and no pictures; check the path, or say `format: hf` for a data "
+        "set of the Hugging Face hub."
+    )

@@ -17,11 +17,11 @@ from typing import Any
 from bagel.data.files import expand, open_binary, parent
 from bagel.data.sources.base import FILES, Row, Rows
 from bagel.data.sources.jsonl import parse_object
+from bagel.data.sources.pictures import KINDS
 from bagel.errors import InputError
 
 BLOCK, BLOCK_BYTES = 32, 64 << 20
 """Most samples of a block, and most bytes that more than one sample may take: a block is read at once."""
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff")
 VIDEOS = ("mp4", "webm", "mkv", "mov", "avi")
 
 Member = tuple[str, int, int]
@@ -87,7 +87,7 @@ def _row(data: bytes, start: int, members: list[Member]) -> Row:
         if len(contents[extension]) < length:
             raise InputError(f"the shard ends in the middle of .{extension}; write it again")
     row: dict[str, Any] = {FILES: contents}
-    for column, kinds in (("image", PICTURES), ("video", VIDEOS)):
+    for column, kinds in (("image", KINDS), ("video", VIDEOS)):
         found = [extension for extension in contents if extension.rsplit(".", 1)[-1].lower() in kinds]
         if len(found) == 1:
             row[column] = contents[found[0]]
