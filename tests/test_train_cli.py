@@ -4,8 +4,12 @@ import json
 import shutil
 
 import pytest
+import torch
 
+from bagel import lora, lora_files
 from bagel.app.cli import main
+from bagel.checkpoint import load
+from bagel.infer.pipeline import find_model
 from conftest import CHECKPOINT, GOLDEN
 
 DATA = """
@@ -100,3 +104,13 @@ def test_train_export_and_use(folder, capsys):
 def test_export_of_nothing(folder, capsys):
     assert code("export", folder / "nowhere", folder / "out") == 1
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_an_adapter_is_merged_into_a_model_by_its_name(tmp_path, capsys):
+    checkpoint = load(find_model("mini"), torch.device("cpu"), torch.bfloat16)
+    lora.attach(checkpoint.model, lora.LoraConfig(rank=1, experts=("gen",), projections=("q",)))
+    lora_files.save(checkpoint.model, tmp_path / "adapter")
+    assert code("export", tmp_path / "adapter", tmp_path / "out", "--base", "mini") == 0
+    assert "from the base" in capsys.readouterr().out
+    assert code("export", tmp_path / "adapter", tmp_path / "out2", "--base", "nix") == 1
+    assert "There is no model folder nix" in capsys.readouterr().err

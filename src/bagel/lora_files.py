@@ -24,6 +24,8 @@ from bagel.model.bagel import BagelModel
 from bagel.tensor_files import write_tensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+EXPORTED = "adapter"
+"""Where in its folder `bagel export` puts the adapter of a run."""
 _PREFIX = "base_model.model."
 
 Lora = str | os.PathLike[str] | Sequence[str | os.PathLike[str] | tuple[str | os.PathLike[str], float]]
@@ -166,14 +168,21 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         missing = Path(str(error.filename or WEIGHTS)).name
-        raise CheckpointError(
-            f"{folder} is no adapter folder: {missing} is missing; it must hold {CONFIG} and {WEIGHTS}."
-        ) from None
+        raise CheckpointError(f"{folder} is no adapter folder: {missing} is missing; {_remedy(folder)}.") from None
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"the adapter in {folder} cannot be read ({error}); copy its files again.") from None
     if not isinstance(described, dict):
         raise CheckpointError(f"{folder / CONFIG} holds no object; copy the file again.")
     return described, tensors
+
+
+def _remedy(folder: Path) -> str:
+    """For the folders that are taken for adapters: what `bagel export` wrote, and the run itself."""
+    if (folder / EXPORTED / CONFIG).exists():
+        return f"the adapter of this folder is {folder / EXPORTED}"
+    if (folder / "checkpoints").is_dir():
+        return f"it is a run, whose adapter `bagel export {folder} OUT` writes to OUT/{EXPORTED}"
+    return f"it must hold {CONFIG} and {WEIGHTS}"
 
 
 def _refuse_others(described: dict[str, Any], folder: Path) -> None:

@@ -274,3 +274,14 @@ def test_compiled_blocks_are_one_graph_for_all_layers_and_sizes(model, inputs, r
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
     assert counters["stats"]["unique_graphs"] == 2
     assert not counters["graph_break"]
+
+
+def test_folders_taken_for_adapters_say_where_the_adapter_is(model, tmp_path):
+    """What `bagel export` wrote, and a run."""
+    lora.attach(model, LoraConfig(rank=2))
+    lora_files.save(model, tmp_path / "out" / "adapter")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=r"the adapter of this folder is .*out.adapter"):
+        lora_files.load(model, tmp_path / "out")
+    with pytest.raises(CheckpointError, match=r"it is a run, whose adapter `bagel export .*run OUT` writes"):
+        lora_files.load(model, tmp_path / "run")

@@ -54,7 +54,7 @@ def export(
     out:
         Folder to write.
     base:
-        Folder that what is missing comes from; a run knows its own.
+        Model that what is missing comes from: a folder, mini, or a hub name; a run knows its own.
     ema:
         The running mean of the weights, where the run has one.
     step:
@@ -67,7 +67,8 @@ def export(
 
     if str(source) == "mini" and not source.exists():
         source = find_model("mini")
-    done = exports.export(source, out, base=base, ema=ema, step=step, dtype=dtype)
+    under = base if base is None or base.exists() else find_model(str(base))
+    done = exports.export(source, out, base=under, ema=ema, step=step, dtype=dtype)
     print(f"{done.folder}  ({done.replaced} tensors from {source}, {done.kept} from the base, {done.dtype})")
 
 

@@ -47,7 +47,7 @@ def export_run(
     replaced = fill(checkpoint.model, values, path)
     if settings.lora:
         replaced += len(lora.adapters(checkpoint.model))  # a published tensor each
-        lora_files.save(checkpoint.model, out / "adapter", base=settings.model.path or "")
+        lora_files.save(checkpoint.model, out / lora_files.EXPORTED, base=settings.model.path or "")
         lora.merge(checkpoint.model)
         lora.remove(checkpoint.model)
     checkpoints.save(out, checkpoint)
