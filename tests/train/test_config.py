@@ -97,6 +97,8 @@ def test_resolved_config_reads_back(tmp_path: Path) -> None:
         ({"optim": {"ema_warmup": True}}, "optim.ema_warmup does nothing"),
         ({"optim": {"momentum": 0.9}}, "optim.momentum does nothing while optim.name is adamw"),
         ({"optim": {"name": "muon", "momentum": 1.0}}, "optim.momentum is 1.0"),
+        ({"optim": {"beta2": 1.0}}, "optim.beta2 is 1.0; it must be at least 0 and below 1"),
+        ({"optim": {"eps": -1.0}}, "optim.eps is -1.0; it must be at least 0"),
         ({"optim": {"rest_share": 0.1}}, "optim.rest_share does nothing while optim.name is adamw"),
         ({"optim": {"name": "muon", "rest_share": 0.0}}, "optim.rest_share is 0.0"),
         ({"optim": {"schedule": "wsd"}}, "which needs one of them"),

@@ -6,6 +6,8 @@ import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +17,12 @@ import pytest
 import torch
 
 from bagel.data.packing import TrainPack
+from bagel.errors import CheckpointError, InputError
 from bagel.images import from_levels
 from bagel.train import state
 from bagel.train.config import TrainConfig
 from bagel.train.errors import TrainError
+from bagel.train.folder import LOCK
 from bagel.train.loop import train
 from conftest import CHECKPOINT
 
@@ -96,7 +100,7 @@ def test_full_disk_leaves_the_previous_checkpoint_whole(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # a write beyond fails as on a full disk
     try:
-        with pytest.raises(TrainError, match=r"could not be written .*The checkpoint before it is whole"):
+        with pytest.raises(TrainError, match=r"could not be written .*step-00000002 is the last whole checkpoint"):
             run(tmp_path, steps=4, save={"every": 1, "keep": 2})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -140,8 +144,57 @@ def test_a_first_loss_out_of_range_stops(tmp_path: Path) -> None:
 
 
 def test_resume_with_other_settings_is_refused(tmp_path: Path) -> None:
-    from bagel.errors import CheckpointError
-
     run(tmp_path, steps=1)
     with pytest.raises(CheckpointError, match="saved with other settings"):
         run(tmp_path, steps=2, freeze={"vit": True})
+
+
+def test_other_adapters_are_refused_and_other_settings_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = {"rank": 2, "alpha": 4}
+    run(tmp_path, steps=1, lora=own)
+    with pytest.raises(CheckpointError, match=r"other sizes \(lora.rank.* is \[2, \d+\] there and \[4, \d+\] here"):
+        run(tmp_path, steps=2, lora={**own, "rank": 4})
+    with pytest.raises(CheckpointError, match=r"lora.alpha was 4.0 when the run was saved and is 8.0 now"):
+        run(tmp_path, steps=2, lora={**own, "alpha": 8})
+    capsys.readouterr()
+    run(tmp_path, steps=2, lora={**own, "alpha": 4.0}, optim={"lr": 1e-4})
+    assert "changed since the last start: optim.lr 0.001 -> 0.0001, steps 1 -> 2\n" in capsys.readouterr().err
+
+
+def test_a_folder_that_another_run_writes_is_refused(tmp_path: Path) -> None:
+    """The lock goes with its process, whose children do not hold it."""
+    (tmp_path / "run").mkdir()
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "run" / LOCK)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout
+    other.stdout.readline()
+    try:
+        with pytest.raises(InputError, match=r"another run is writing .*run=FOLDER"):
+            run(tmp_path, steps=1)
+    finally:
+        other.kill()
+        other.communicate()
+    run(tmp_path, steps=1)
+
+
+def test_a_folder_that_cannot_be_written_ends_the_run_before_a_device_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bagel.train.parallel.start", None)
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(InputError, match=r"run folder .*run cannot be written .*run=FOLDER"):
+        run(tmp_path)
+
+
+def test_a_first_checkpoint_that_is_lost_is_not_said_to_follow_one(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(TrainError, match=r"step-00000001 could not be written .*There is no whole checkpoint yet"):
+            run(tmp_path, steps=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -199,3 +199,44 @@ def test_a_broken_line_names_its_place(tmp_path: Path) -> None:
         file.write('{"parts": [\n')
     with pytest.raises(InputError, match=r"data set 'rows', .*rows\.jsonl, line 2: .*broken JSON"):
         go(tmp_path, data={**data, "bad_rows": "stop"})
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        (
+            {"draw": ["a cat"], "image_options": {"heigth": 64}},
+            "samples: there is no option 'heigth'; did you mean height",
+        ),
+        ({"chat": ["hello"], "text_options": {"temperature": "hot"}}, "samples: temperature is 'hot'"),
+        ({"edit": {"gone.png": "make it red"}}, "samples: .*gone.png"),
+    ],
+)
+def test_samples_that_cannot_be_made_are_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: dict[str, Any], words: str
+) -> None:
+    monkeypatch.setattr(loop.parallel, "start", None)
+    with pytest.raises(InputError, match=words):
+        go(tmp_path, samples={"every": 2, **samples})
+
+
+def test_a_sample_that_fails_later_costs_no_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples = {"every": 1, "draw": ["a cat"], "image_options": {"height": 8192, "width": 64}}
+    run = go(tmp_path, steps=2, samples=samples)
+    assert len((run / "log.jsonl").read_text().splitlines()) == 2
+    assert "WARNING: the samples of step 1 were not made: height is 8192" in capsys.readouterr().err
+
+
+def test_a_file_gets_every_step_as_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    go(tmp_path, steps=3)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "tokens/s" in line]
+    assert len(lines) == 3
+    assert all(line.startswith("step ") and "data wait" in line for line in lines)
+    assert lines[2].endswith(" left")
+
+
+def test_a_run_that_learns_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Text alone with the language model frozen: what is left to train has no part in it."""
+    data = rows_at(tmp_path / "data", [{"parts": [{"text": "say"}, {"text": "a word", "loss": True}]}] * 40)
+    go(tmp_path, steps=1, data=data, freeze={"llm": True})
+    assert "WARNING: the gradient of the first step is zero" in capsys.readouterr().err

@@ -203,10 +203,14 @@ class TrainConfig:
         _check(config)
         return config
 
+    def plain(self) -> dict[str, Any]:
+        """As a YAML file gives it."""
+        return dict(plain(self))
+
     def to_yaml(self) -> str:
         import yaml
 
-        return yaml.safe_dump(plain(self), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -231,7 +235,7 @@ _LEAST = {
     "steps": 1, "accumulate": 1, "loss.chunk_rows": 1, "loss.ce_weight": 0, "loss.mse_weight": 0, "optim.lr": 0,
     "optim.warmup": 0, "optim.weight_decay": 0, "optim.min_lr": 0, "optim.decay_steps": 0, "parallel.shard": 0,
     "parallel.recompute_every": 1, "parallel.timeout_minutes": 0.1, "save.every": 0, "save.keep": 1, "log.every": 1,
-    "samples.every": 0, "samples.world": 0,
+    "samples.every": 0, "samples.world": 0, "optim.eps": 0,
 }  # fmt: skip
 
 
@@ -285,8 +289,9 @@ def _check_optim(part: OptimPart) -> None:
         raise InputError("optim.ema_warmup does nothing while optim.ema is null.")
     if part.momentum != OptimPart.momentum and part.name != "muon":
         raise InputError(f"optim.momentum does nothing while optim.name is {part.name}; it is muon's.")
-    if not 0 <= part.momentum < 1:
-        raise InputError(f"optim.momentum is {part.momentum}; it must lie between 0 and 1.")
+    for name in ("momentum", "beta1", "beta2"):
+        if not 0 <= getattr(part, name) < 1:
+            raise InputError(f"optim.{name} is {getattr(part, name)}; it must be at least 0 and below 1.")
     if part.rest_share != 1 and part.name != "muon":
         raise InputError(f"optim.rest_share does nothing while optim.name is {part.name}; it is muon's.")
     if not 0 < part.rest_share <= 1:

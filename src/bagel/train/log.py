@@ -82,9 +82,10 @@ class Reporter:
     def __init__(self, config: TrainConfig, is_main: bool, start: int, end: float = math.inf, rank: int = 0) -> None:
         self.config, self.rank, self.is_main, self.folder = config, rank, is_main, Path(config.run)
         self.console = Console(stderr=True, quiet=not is_main)
+        silent = not (is_main and self.console.is_terminal)  # a file gets the lines of the steps, and no bar
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"), console=self.console, disable=not is_main,
+            TextColumn("{task.fields[left]}"), console=self.console, disable=silent,
         )  # fmt: skip
         self._task: TaskID = self._progress.add_task("training", total=config.steps, completed=start, left="")
         self._writer: Any = None
@@ -120,7 +121,8 @@ class Reporter:
         self.console.print(table)
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        """A line of its own, which a file gets whole, however long it is."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def seconds(self) -> float:
         """Since the last call."""

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from bagel.data.check import look_over
 from bagel.data.loader import PackLoader, of_a_killed_worker
+from bagel.errors import InputError
 from bagel.model.varlen import can_run
 from bagel.train import config as configs
-from bagel.train import optim, parallel, samples, state, update
+from bagel.train import folder, optim, parallel, samples, state, update
 from bagel.train.config import RESOLVED, TrainConfig
 from bagel.train.errors import TrainError
 from bagel.train.feed import Data, Feed, Ready
@@ -32,6 +33,10 @@ from bagel.train.stop import Stop, stop_asked
 
 COLLECT_EVERY = 500
 """Steps between collections of Python's garbage."""
+NOTHING_LEARNT = (
+    "the gradient of the first step is zero: what is trained has no part in these samples. Look at freeze, "
+    "lora.experts and the recipes of the data sets."
+)
 
 
 def run(config_path: str | Path, overrides: Sequence[str] = ()) -> None:
@@ -45,12 +50,19 @@ def train(config: TrainConfig, data: Data | None = None) -> None:
     data: packs from elsewhere than `config.data`. Raises InputError, CheckpointError or TrainError.
     """
     start = start_of(config.model, config.data.seed)
+    samples.check(config.samples)
     notes: list[str] = []
     if data is None:
         data, notes = _looked_over(config, start)
+    with folder.held(Path(config.run)):
+        _train(config, start, data, notes)
+
+
+def _train(config: TrainConfig, start: Start, data: Data, notes: list[str]) -> None:
     world = parallel.start(config.parallel, config.device)
     end = time.monotonic() + 60 * config.max_minutes if config.max_minutes else math.inf
     try:
+        changed = folder.changes(config)
         setup = prepare(config, world, start, data)
         step = resume(setup)
         with Reporter(config, world.is_main, step, end, world.rank) as reporter, stop_asked(end) as stop:
@@ -61,6 +73,8 @@ def train(config: TrainConfig, data: Data | None = None) -> None:
                 reporter.say(f"WARNING: {note}")
             if step:
                 reporter.say(_going_on(step, config.steps))
+            if changed:
+                reporter.say(changed)
             Trainer(setup, reporter, stop, step).run()
     except RuntimeError as error:
         if world.size > 1 and is_lost(error):
@@ -230,6 +244,7 @@ class Trainer:
         self._check_finite(done, own, ce, mse, norm)
         if done.step == 1:
             self._check_first(ce, mse)
+            self._tell(None if norm else NOTHING_LEARNT)
         seconds, size = self.reporter.seconds(), self.world.size
         part = self.config.loss
         values = {
@@ -266,8 +281,7 @@ class Trainer:
 
     def _last_checkpoint(self) -> str:
         self.setup.checkpoints.finish()
-        path = state.newest(Path(self.config.run))
-        return f"{path.name} is the last whole checkpoint." if path else "There is no checkpoint yet."
+        return state.last_whole(Path(self.config.run))
 
     def _check_first(self, ce: float | None, mse: float | None) -> None:
         part = self.config.loss
@@ -297,8 +311,12 @@ class Trainer:
         self._tell(self.setup.checkpoints.save(self.number, self.setup.tensors(), progress))
 
     def _sample(self) -> None:
-        for shown in samples.make(self.setup):
-            self.reporter.sample(self.number, shown.name, shown.text, shown.image)
+        """A sample that cannot be made, which every rank finds alike, is no reason to lose the run."""
+        try:
+            for shown in samples.make(self.setup):
+                self.reporter.sample(self.number, shown.name, shown.text, shown.image)
+        except InputError as error:
+            self._tell(f"the samples of step {self.number} were not made: {error}")
 
     def _tell(self, problem: str | None) -> None:
         if problem:

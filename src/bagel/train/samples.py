@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
+from bagel.errors import InputError
+from bagel.images import open_image
 from bagel.infer.conversation import Runtime
 from bagel.infer.pipeline import Bagel
+from bagel.options import PRESETS, ImageOptions, TextOptions, settle
+from bagel.options import make as options
+from bagel.train.config import SamplesPart
 from bagel.train.parallel import for_sampling
 from bagel.train.setup import Setup
 
@@ -19,6 +24,17 @@ class Shown(NamedTuple):
     name: str
     text: str
     image: Any = None
+
+
+def check(asked: SamplesPart) -> None:
+    """What can be told before training, so that no mistake ends a run hours after its start. Raises InputError."""
+    try:
+        settle(options(ImageOptions, None, asked.image_options), "draw", PRESETS)
+        settle(options(TextOptions, None, asked.text_options), "chat", PRESETS)
+        for path in (*asked.edit, *asked.ask):
+            open_image(path)
+    except InputError as error:
+        raise InputError(f"samples: {error}") from None
 
 
 def make(setup: Setup) -> Iterator[Shown]:

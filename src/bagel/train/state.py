@@ -38,6 +38,12 @@ def newest(run: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def last_whole(run: Path) -> str:
+    """A sentence for errors."""
+    path = newest(run)
+    return f"{path.name} is the last whole checkpoint." if path else "There is no whole checkpoint yet."
+
+
 class Checkpoints:
     """The checkpoints of a run. All ranks call `save`, `finish` and `load` together. minutes: that a rank waits for
     the others to have written theirs."""
@@ -76,7 +82,7 @@ class Checkpoints:
                 (partial / PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
             except OSError as error:
                 shutil.rmtree(partial, ignore_errors=True)
-                problem = _problem(partial, error)
+                problem = _problem(self.folder / f"step-{progress['step']:08d}", error)
         return next((found for found in self.world.gather(problem) if found), None)
 
     def poll(self) -> str | None:
@@ -123,11 +129,23 @@ class Checkpoints:
                 f"{len(missing)} tensors {missing[:3]} and has {len(surplus)} more {surplus[:3]}. "
                 "Start a new run."
             )
+        _refuse_sizes(
+            path, {name: value for name, value in own.items() if eight_bit.state_of(name) not in other}, stored
+        )
         same = {name: value.detach() for name, value in own.items() if eight_bit.state_of(name) not in other}
         dcp.load(same, checkpoint_id=path)
         for name in sorted(other & tensors.keys()):
             eight_bit.refill(tensors[name], name, path, stored)
         return dict(json.loads((path / PROGRESS).read_text(encoding="utf-8")))
+
+
+def _refuse_sizes(path: Path, own: Mapping[str, Tensor], stored: Mapping[str, tuple[torch.Size, torch.dtype]]) -> None:
+    for name, value in own.items():
+        if value.shape != stored[name][0]:
+            raise CheckpointError(
+                f"{path} was saved with other sizes (lora.rank, or those of the model): {name} is "
+                f"{list(stored[name][0])} there and {list(value.shape)} here. Start a new run."
+            )
 
 
 def _states(names: Collection[str]) -> set[str]:
@@ -187,4 +205,4 @@ def _problem(path: Path, error: BaseException) -> str:
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
     remedy = "free some disk" if isinstance(error, OSError) else "look at what the other ranks said"
-    return f"{path} could not be written ({error}); {remedy}. The checkpoint before it is whole."
+    return f"{path} could not be written ({error}); {remedy}. {last_whole(path.parent.parent)}"

@@ -85,6 +85,22 @@ def _index(items: Sequence[Any], name: str, key: str) -> int:
     return int(name)
 
 
+def flat(data: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Values by their dotted keys, as overrides name them: data.datasets.0.path."""
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        inner: Any = dict(enumerate(value)) if isinstance(value, (list, tuple)) and _holds_keys(value) else value
+        if isinstance(inner, Mapping):
+            found |= flat(inner, f"{above}{key}.")
+        else:
+            found[f"{above}{key}"] = value
+    return found
+
+
+def _holds_keys(items: Sequence[Any]) -> bool:
+    return any(isinstance(item, Mapping) for item in items)
+
+
 def plain(value: Any) -> Any:
     """Dataclasses as mappings, tuples as lists."""
     if dataclasses.is_dataclass(value):
